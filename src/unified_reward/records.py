@@ -84,7 +84,8 @@ class JudgeRecord:
     """One labelled example for the judge.
 
     prompt: the caption (generation) or the question (understanding).
-    media: sha256 hex digests. Generation pair: [first, second]; generation point: [item]; understanding: [what is asked about].
+    media: sha256 hex digests. Generation pair: [first, second]; generation point: [item];
+    understanding: [what is asked about].
     answers: understanding only: [first, second] (pair) or [answer] (point).
     choice: pair tasks: which item is better. score, score_min, score_max: point tasks, in the source's own range.
     rationale: reasons that stand before the verdict ("" = none), as the judge is to write them.
@@ -147,7 +148,8 @@ class Verdict:
     Pair: first_id, second_id; p_first = P(first better), both orders averaged; p_first_shown_first and
     p_first_shown_second are the two single orders (probability that *first* is better, whichever place it stood in).
     Point: first_id only; score = expected value in [score_min, score_max].
-    logprobs: raw log-probabilities (nats) of the verdict strings, keyed "order12:1", "order12:2", "order21:1", ... or "1".."5".
+    logprobs: raw log-probabilities (nats) of the verdict strings, keyed "order12:1", "order12:2", "order21:1", ...
+    or "1".."5".
     rationale: what the judge wrote before its verdict (in order 12); rationale_swapped: in order 21.
     """
 

@@ -1,0 +1,45 @@
+"""The single source of truth: what a run is (`AlignmentRun`), what each stage takes, what a stage process is handed.
+
+The CLI, the TorchX components, the custom resource and the docs are made from these models.
+"""
+
+from unified_reward.config.load import load_document, parse_document, validate
+from unified_reward.config.run import AlignmentRun, PolicyKind, PolicySpec, RunSpec, TrackingSpec
+from unified_reward.config.spec import ArtifactRef, StageSpec
+from unified_reward.config.stages import (
+    STAGE_CONFIGS,
+    DpoTrainConfig,
+    GenerateConfig,
+    ImportConfig,
+    PolicyEvalConfig,
+    RewardEvalConfig,
+    RewardTrainConfig,
+    ScoreConfig,
+    Stage,
+    StageConfig,
+    TrainLoopConfig,
+)
+
+__all__ = [
+    "STAGE_CONFIGS",
+    "AlignmentRun",
+    "ArtifactRef",
+    "DpoTrainConfig",
+    "GenerateConfig",
+    "ImportConfig",
+    "PolicyEvalConfig",
+    "PolicyKind",
+    "PolicySpec",
+    "RewardEvalConfig",
+    "RewardTrainConfig",
+    "RunSpec",
+    "ScoreConfig",
+    "Stage",
+    "StageConfig",
+    "StageSpec",
+    "TrackingSpec",
+    "TrainLoopConfig",
+    "load_document",
+    "parse_document",
+    "validate",
+]

@@ -1,0 +1,117 @@
+"""The document, an `AlignmentRun`: the same on a laptop (`unified-reward run`) and on a cluster (`kubectl apply`)."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from unified_reward.config.model import Model, fault
+from unified_reward.config.stages import (
+    DpoTrainConfig,
+    GenerateConfig,
+    ImportConfig,
+    PairWay,
+    PolicyEvalConfig,
+    RewardEvalConfig,
+    RewardTrainConfig,
+    ScoreConfig,
+)
+
+# 40: <run>-<stage>-a<NN>-worker-<NNN> must stay a DNS label of 63 characters.
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$")]
+
+
+class PolicyKind(StrEnum):
+    VLM = "vlm"
+    DIFFUSION = "diffusion"
+
+
+class TrackingSpec(Model):
+    """Where MLflow is. Without a URI: SQLite and local files beside the store."""
+
+    uri: str = Field("", description="MLflow tracking URI; empty = the embedded SQLite file")
+    experiment: str = Field("unified-reward", min_length=1, description="MLflow experiment")
+
+
+class Sweep(Model):
+    """Repeats of a policy that differ in seed and in the way pairs are made: an ablation in one document."""
+
+    seeds: list[int] = Field(default_factory=lambda: [0], min_length=1, max_length=64)
+    ways: list[PairWay] = Field(default_factory=list, max_length=4, description="empty = the way named under score")
+
+
+class PolicySpec(Model):
+    """A model to align: what it starts from, and its four stages."""
+
+    name: Name
+    kind: PolicyKind
+    base: str = Field(min_length=1, description="model to start from: builtin:NAME, a directory, or store:PREFIX")
+    seed: int = 0
+    group: str = Field("", description="set by a sweep: policies of one group are summed up together")
+    generate: GenerateConfig = Field(default_factory=GenerateConfig)
+    score: ScoreConfig = Field(default_factory=ScoreConfig)
+    dpo_train: DpoTrainConfig = Field(default_factory=DpoTrainConfig)
+    policy_eval: PolicyEvalConfig = Field(default_factory=PolicyEvalConfig)
+    sweep: Sweep | None = None
+
+
+class RunSpec(Model):
+    seed: int = Field(0, ge=0, description="seed of everything that is drawn")
+    store: str = Field("", description="file:///DIR or s3://BUCKET/PREFIX; empty = the embedded directory")
+    tracking: TrackingSpec = Field(default_factory=TrackingSpec)
+    import_: ImportConfig = Field(default_factory=ImportConfig, alias="import")
+    reward_train: RewardTrainConfig = Field(default_factory=RewardTrainConfig)
+    reward_eval: RewardEvalConfig = Field(default_factory=RewardEvalConfig)
+    policies: list[PolicySpec] = Field(default_factory=list, max_length=64)
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        names = [p.name for p in self.policies]
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice:
+            raise fault("policies", twice[0], "two entries have this name", "Give each policy a name of its own.")
+        return self
+
+    def expanded_policies(self) -> list[PolicySpec]:
+        """The policies with every sweep written out, one policy for each seed and way."""
+        return [variant for policy in self.policies for variant in _variants(policy)]
+
+
+class Metadata(Model):
+    name: Name
+    namespace: str = ""
+    labels: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
+
+
+class AlignmentRun(Model):
+    """One run of the whole method, from data to aligned policies."""
+
+    api_version: Literal["unifiedreward.dev/v1alpha1"] = "unifiedreward.dev/v1alpha1"
+    kind: Literal["AlignmentRun"] = "AlignmentRun"
+    metadata: Metadata
+    spec: RunSpec = Field(default_factory=RunSpec)
+
+    def document(self) -> dict[str, Any]:
+        """The run as it would be written in YAML."""
+        return self.model_dump(mode="json", by_alias=True, exclude_defaults=False)
+
+
+def _variants(policy: PolicySpec) -> list[PolicySpec]:
+    if policy.sweep is None:
+        return [policy]
+    variants = []
+    for way in policy.sweep.ways or [policy.score.way]:
+        for seed in policy.sweep.seeds:
+            label = re.sub(r"[^a-z0-9]", "-", way.value)
+            variants.append(policy.model_copy(update={
+                "name": f"{policy.name}-{label}-s{seed}",
+                "group": f"{policy.name}/{way.value}",
+                "seed": seed,
+                "score": policy.score.model_copy(update={"way": way}),
+                "sweep": None,
+            }))  # fmt: skip
+    return variants

@@ -1,0 +1,176 @@
+"""One flat model per stage: its fields are the arguments of the TorchX component and the keys of the document.
+
+Defaults are those of the shapes world, so that everything runs as it stands; what a real model needs is in
+`jobs/examples/` and, for each field, in its description.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from unified_reward.config.model import Model, fault, unkeyed
+
+
+class Stage(StrEnum):
+    """The seven stages, in the order data flows."""
+
+    IMPORT = "import"
+    REWARD_TRAIN = "reward-train"
+    REWARD_EVAL = "reward-eval"
+    GENERATE = "generate"
+    SCORE = "score"
+    DPO_TRAIN = "dpo-train"
+    POLICY_EVAL = "policy-eval"
+
+    @property
+    def per_policy(self) -> bool:
+        """Whether the stage exists once for each policy of the run."""
+        return self in (Stage.GENERATE, Stage.SCORE, Stage.DPO_TRAIN, Stage.POLICY_EVAL)
+
+
+class Optimizer(StrEnum):
+    MUON = "muon"
+    ADAMW = "adamw"
+
+
+class Selection(StrEnum):
+    """Which step's weights a training stage keeps."""
+
+    LAST = "last"
+    BEST = "best"
+
+
+class PairWay(StrEnum):
+    """How candidates become one pair: the paper's two steps, or one of them, or chance (for ablations)."""
+
+    PAIR_POINT = "pair_point"
+    PAIR_ONLY = "pair_only"
+    POINT_ONLY = "point_only"
+    RANDOM = "random"
+
+
+class StageConfig(Model):
+    processes: int = unkeyed(1, ge=1, le=4096, description="processes of this stage (ranks of a training stage)")
+
+
+class TrainLoopConfig(StageConfig):
+    """What every training stage shares. Batches are global: the same numbers hold at any world size."""
+
+    processes: int = unkeyed(2, ge=1, le=4096, description="FSDP ranks")
+    steps: int = Field(200, ge=1, description="optimizer steps")
+    global_batch: int = Field(32, ge=1, description="samples per optimizer step, over all ranks")
+    learning_rate: float = Field(3e-3, gt=0, description="peak learning rate (real models: 2.5e-6 judge, 5e-7 DPO)")
+    optimizer: Optimizer = Field(Optimizer.MUON, description="muon (2-D hidden matrices; AdamW on the rest) or adamw")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
+    warmup_steps: int = Field(20, ge=0, description="steps of linear warm-up")
+    decay_fraction: float = Field(0.4, ge=0, le=1, description="share of the steps, at the end, that decay linearly")
+    clip_norm: float = Field(1.0, gt=0, description="largest global gradient norm")
+    checkpoint_every: int = unkeyed(100, ge=1, description="steps between checkpoints one can resume from")
+    keep_checkpoints: int = unkeyed(2, ge=1, description="committed checkpoints kept")
+    validate_every: int = Field(0, ge=0, description="steps between validations; 0 = never")
+    select: Selection = Field(Selection.LAST, description="last step, or the best on the validation split")
+
+    @model_validator(mode="after")
+    def _check_batch(self) -> Self:
+        if self.global_batch % self.processes:
+            low = self.global_batch // self.processes * self.processes
+            ways = f"{low} or {low + self.processes}" if low else f"{self.processes}"
+            why = f"{self.processes} processes cannot share it evenly"
+            raise fault("global_batch", self.global_batch, why, f"Use {ways}, or change processes.")
+        if self.select is Selection.BEST and not self.validate_every:
+            raise fault("select", "best", "validateEvery is 0, so there is nothing to choose by", "Set validateEvery.")
+        return self
+
+
+class ImportConfig(StageConfig):
+    """Datasets as versioned parquet and content-addressed media: judge records, and prompts for the policies."""
+
+    source: str = Field("shapes", description="shapes (the embedded world) or files (files of your own)")
+    path: str = Field("", description="files: directory or file to read (see docs/import.md)")
+    train_records: int = Field(4000, ge=0, description="shapes: judge records to learn from, over all eight tasks")
+    eval_records: int = Field(300, ge=0, description="shapes: held-out judge records for each of the eight tasks")
+    prompts: int = Field(600, ge=0, description="shapes: training prompts of the VLM policy")
+    eval_prompts: int = Field(400, ge=0, description="shapes: held-out prompts of the VLM policy")
+    image_repeats: int = Field(2, ge=1, description="shapes: times each training caption is asked of the image policy")
+    video_frames: int = Field(8, ge=1, le=256, description="files: frames sampled evenly from a video (paper: 8)")
+    max_side: int = Field(512, ge=16, le=8192, description="files: longer side in pixels to scale media down to")
+    held_out: float = Field(0.25, gt=0, lt=1, description="files: share of prompts kept for evaluation")
+    allow_missing: bool = Field(False, description="files: count unreadable files as rejects, do not fail")
+
+
+class RewardTrainConfig(TrainLoopConfig):
+    """Judge SFT on all tasks at once (paper, section III.A)."""
+
+    base: str = Field("builtin:shapes/vlm", description="start from builtin:NAME, a directory, or store:PREFIX")
+    template: str = Field("shapes", description="template pack: shapes, default, or a path to a YAML file")
+    tasks: list[str] = Field(default_factory=list, description="judge tasks to train on; empty = all in the data")
+
+
+class RewardEvalConfig(StageConfig):
+    """The judge against held-out labels, in both orders."""
+
+    records: int = Field(0, ge=0, description="records per task; 0 = all held-out ones")
+    batch: int = unkeyed(128, ge=1, description="queries judged at once")
+
+
+class GenerateConfig(StageConfig):
+    """N candidates per prompt from the policy (paper: N = 10)."""
+
+    candidates: int = Field(10, ge=2, le=1024, description="candidates per prompt (N, even)")
+    temperature: float = Field(1.0, gt=0, description="VLM: sampling temperature (paper: 0.7)")
+    max_new_tokens: int = Field(24, ge=1, le=32768, description="VLM: longest answer in tokens")
+    sampler_steps: int = Field(12, ge=1, le=1000, description="diffusion: denoising steps")
+    guidance: float = Field(1.0, ge=0, description="diffusion: classifier-free guidance; 1 = off")
+    batch: int = unkeyed(256, ge=1, description="candidates drawn at once")
+    shard_prompts: int = unkeyed(50, ge=1, description="prompts per committed shard")
+
+    @model_validator(mode="after")
+    def _check_even(self) -> Self:
+        if self.candidates % 2:
+            fix = f"Use {self.candidates - 1} or {self.candidates + 1}."
+            raise fault("candidates", self.candidates, "candidates are ranked in disjoint pairs", fix)
+        return self
+
+
+class ScoreConfig(StageConfig):
+    """Pair ranking, then point sifting (paper, section III.B)."""
+
+    way: PairWay = Field(PairWay.PAIR_POINT, description="pair_point (paper), pair_only, point_only or random")
+    min_margin: float = Field(0.0, ge=0, description="keep a pair when chosen score - rejected score exceeds this")
+    max_inconsistency: float = Field(1.0, gt=0, le=1, description="ignore verdicts whose two orders differ by more")
+    max_pairs: int = Field(0, ge=0, description="keep this many pairs, drawn evenly; 0 = all")
+    batch: int = unkeyed(128, ge=1, description="queries judged at once")
+    shard_prompts: int = unkeyed(100, ge=1, description="prompts per committed shard")
+
+
+class DpoTrainConfig(TrainLoopConfig):
+    """DPO of the policy on the judge's pairs (paper, eq. 3 for VLMs, eq. 4 for diffusion models)."""
+
+    beta: float = Field(0.1, gt=0, description="KL strength: 0.1 for VLMs (paper), 2000-5000 for diffusion models")
+    loss: str = Field("sigmoid", description="VLM: name in the loss table (sigmoid, ipo, hinge, robust, ...)")
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="VLM: share of labels taken to be wrong")
+    validation_prompts: int = Field(200, ge=0, description="validation prompts answered at each validation")
+
+
+class PolicyEvalConfig(StageConfig):
+    """The policy before and after, against the known truth of held-out prompts."""
+
+    max_new_tokens: int = Field(24, ge=1, le=32768, description="VLM: longest answer in tokens (greedy)")
+    sampler_steps: int = Field(12, ge=1, le=1000, description="diffusion: denoising steps")
+    guidance: float = Field(1.0, ge=0, description="diffusion: classifier-free guidance; 1 = off")
+    images_per_prompt: int = Field(40, ge=1, description="diffusion: images drawn for each held-out caption")
+    batch: int = unkeyed(256, ge=1, description="prompts answered at once")
+
+
+STAGE_CONFIGS: dict[Stage, type[StageConfig]] = {
+    Stage.IMPORT: ImportConfig,
+    Stage.REWARD_TRAIN: RewardTrainConfig,
+    Stage.REWARD_EVAL: RewardEvalConfig,
+    Stage.GENERATE: GenerateConfig,
+    Stage.SCORE: ScoreConfig,
+    Stage.DPO_TRAIN: DpoTrainConfig,
+    Stage.POLICY_EVAL: PolicyEvalConfig,
+}
