@@ -1,0 +1,66 @@
+# Two commands a newcomer needs: `make demo` and `make test`. Each sets up its own .venv and can be run again.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# One thread per process: stages bring their own processes, and small matrices lose by sharing cores.
+export OMP_NUM_THREADS := 1
+export GOMP_SPINCOUNT := 0
+
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-seeds ablation real ui test check unit integration format render lock clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.runtime ## the whole method on the shapes world, about five minutes on two cores
+	$(BIN)/unified-reward run jobs/examples/shapes.yaml
+
+demo-seeds: $(VENV)/.runtime ## the demo's policies under three seeds, with mean and spread
+	$(BIN)/unified-reward run jobs/examples/shapes-seeds.yaml
+
+ablation: $(VENV)/.runtime ## untouched / random / point only / pair only / pair + point, three seeds
+	$(BIN)/unified-reward run jobs/examples/shapes-ablation.yaml
+
+ui: $(VENV)/.runtime ## the MLflow pages of all runs on this machine
+	$(BIN)/unified-reward ui
+
+test: check unit integration ## everything that must pass
+
+check: $(VENV)/.test ## format, lint, types, import layers, rendered files up to date
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m unified_reward.launch.render_components --check
+
+unit: $(VENV)/.test ## fast tests of logic
+	$(BIN)/python -m pytest tests/unit
+
+integration: $(VENV)/.test ## tests against real processes, MLflow and MinIO, and a short end-to-end run
+	$(BIN)/python -m pytest tests/integration tests/e2e
+
+format: $(VENV)/.test ## rewrite the code in the house style
+	$(BIN)/ruff format src tests benchmarks
+	$(BIN)/ruff check --fix src tests benchmarks
+
+render: $(VENV)/.test ## write again what is rendered from the config models
+	$(BIN)/python -m unified_reward.launch.render_components
+
+lock: ## choose the newest versions that pyproject.toml allows and pin them
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/pip install -q . && build/lock/bin/pip freeze | sed -e '/unified-reward/d' -e 's/+cpu$$//' > requirements/runtime.txt
+	build/lock/bin/pip install -q '.[test]' && build/lock/bin/pip freeze | sed -e '/unified-reward/d' -e 's/+cpu$$//' > requirements/test.txt
+
+$(VENV)/.runtime: requirements/runtime.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "PYTHON is %s: Python 3.11 or newer is needed. Run make PYTHON=python3.11 ..." % sys.version.split()[0])'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --requirement requirements/runtime.txt
+	$(BIN)/pip install --quiet --no-deps --editable .
+	touch $@
+
+$(VENV)/.test: requirements/test.txt $(VENV)/.runtime
+	$(BIN)/pip install --quiet --requirement requirements/test.txt
+	touch $@
+
+clean: ## remove the environment and all embedded runs
+	rm -rf $(VENV) .unified-reward build
