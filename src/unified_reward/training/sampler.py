@@ -1,8 +1,9 @@
 """The order of training examples as arithmetic: any position of any epoch without a list, at any world size.
 
-An epoch is a keyed permutation of 0..size-1 (a Feistel network walked along its cycles, O(1) memory). Epochs follow each
-other without a gap; global step s takes positions [s*B, (s+1)*B) of that stream, and ranks share those ids out among
-themselves. The plan never depends on ranks or workers, so the state is three integers and every epoch holds each example once.
+An epoch is a keyed permutation of 0..size-1 (a Feistel network walked along its cycles, O(1) memory). Epochs follow
+each other without a gap; global step s takes positions [s*B, (s+1)*B) of that stream, and ranks share those ids out
+among themselves. The plan never depends on ranks or workers, so the state is three integers and every epoch holds each
+example once.
 """
 
 from __future__ import annotations
@@ -91,7 +92,8 @@ def permute(positions: Indices, size: int, *, seed: int, epoch: int) -> Indices:
 
 
 def _round_keys(seed: int, epoch: int) -> _Words:
-    return np.random.SeedSequence([seed & 0xFFFFFFFFFFFFFFFF, epoch]).generate_state(ROUNDS, np.uint64)
+    sequence = np.random.SeedSequence([seed & 0xFFFFFFFFFFFFFFFF, epoch])
+    return np.asarray(sequence.generate_state(ROUNDS, np.uint64), dtype=np.uint64)
 
 
 def _feistel(values: _Words, half_bits: int, keys: _Words) -> _Words:
@@ -106,14 +108,15 @@ def _mix(words: _Words) -> _Words:
     """The finaliser of SplitMix64 (Steele et al. 2014): every input bit moves every output bit. Wraps modulo 2**64."""
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return words ^ (words >> np.uint64(31))
+    return np.asarray(words ^ (words >> np.uint64(31)), dtype=np.uint64)
 
 
 def share_out(ids: Sequence[int] | Indices, costs: Sequence[float], world_size: int) -> list[list[int]]:
     """Deal a global batch to ranks: counts that differ by at most one, and work as even as dealing allows.
 
-    costs: work of each id, any unit (tokens). The costliest go first, one to each rank, back and forth (snake order), so
-    that both the sum and the longest row, which sets the padding, are alike on all ranks. Pure: all ranks compute the same.
+    costs: work of each id, any unit (tokens). The costliest go first, one to each rank, back and forth (snake order),
+    so that both the sum and the longest row, which sets the padding, are alike on all ranks. Pure: all ranks compute
+    the same.
     Raises ValueError when there are fewer ids than ranks.
     """
     if len(ids) < world_size:
