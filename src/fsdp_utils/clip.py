@@ -1,4 +1,4 @@
-"""The norm of all gradients over all ranks, and clipping by it, with one all-reduce however many parameters there are."""
+"""The norm of all gradients over all ranks, and clipping by it: one all-reduce however many parameters there are."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ Groups = tuple[dist.ProcessGroup, ...]
 def clip_grad_norm(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
     """Scale gradients in place so that their global L2 norm is at most `max_norm`; returns the norm before clipping.
 
-    Returns a scalar float32 tensor on the gradients' device, equal on every rank; no host sync. max_norm: inf measures only.
+    max_norm: inf measures only.
+    Returns a scalar float32 tensor on the gradients' device, equal on every rank; no host sync.
     A norm that is not finite makes every gradient so: check it before the optimizer step.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -47,7 +48,9 @@ def _shard(gradient: Tensor) -> tuple[Groups, Tensor]:
     groups = []
     for dim, placement in enumerate(gradient.placements):
         if placement.is_partial():
-            raise ValueError("a gradient is not reduced yet (Partial placement). Clip after the last backward of the step.")
+            raise ValueError(
+                "a gradient is not reduced yet (Partial placement). Clip after the last backward of the step."
+            )
         if isinstance(placement, Shard) and gradient.device_mesh.size(dim) > 1:
             groups.append(gradient.device_mesh.get_group(dim))
     return tuple(groups), gradient.to_local()

@@ -1,7 +1,8 @@
-"""Muon for sharded matrices: each rank orthogonalises its share of the matrices, and two all-to-alls carry them there and back.
+"""Muon for sharded matrices: each rank orthogonalises its share of them; two all-to-alls carry them there and back.
 
-Same numbers as torch.optim.Muon. Momentum stays sharded as the parameters are; only the update, in the 16 bits the iteration works in
-anyway, travels to the matrix's owner and returns as rows. Source: arXiv 2502.16982 (step size); kellerjordan.github.io/posts/muon.
+Same numbers as torch.optim.Muon. Momentum stays sharded as the parameters are; only the update, in the 16 bits the
+iteration works in anyway, travels to the matrix's owner and returns as rows.
+Source: kellerjordan.github.io/posts/muon; step size: arXiv 2502.16982.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ EPSILON = 1e-7
 class Muon(Optimizer):
     """Muon over 2-D parameters, plain or DTensors split on dim 0.
 
-    lr: step size, matched to AdamW's (an update's RMS is 0.2 lr). weight_decay: decoupled. momentum: of the gradient's running mean.
+    lr: step size, matched to AdamW's (an update's RMS is 0.2 lr). weight_decay: decoupled.
+    momentum: of the gradient's running mean.
     iteration_dtype: of Newton-Schulz; bfloat16 equals torch.optim.Muon.
     Every rank must have gradients for the same parameters. With replicated copies (HSDP) each copy does the whole work.
     """
@@ -90,11 +92,12 @@ class Muon(Optimizer):
 def split_params(module: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
     """(matrices for Muon, the rest for AdamW), name -> trainable parameter; works before and after sharding.
 
-    Muon's are the weights of nn.Linear inside the network; embeddings, output heads (whatever `get_output_embeddings` returns,
-    or shares its weight with an embedding), norms, biases and convolutions are AdamW's.
+    Muon's are the weights of nn.Linear inside the network; embeddings, output heads (what `get_output_embeddings`
+    returns, or shares its weight with an embedding), norms, biases and convolutions are AdamW's.
     """
-    heads = [m.get_output_embeddings() for m in module.modules() if callable(getattr(m, "get_output_embeddings", None))]
-    outer = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
+    lookups: list[Any] = [getattr(m, "get_output_embeddings", None) for m in module.modules()]
+    heads = [lookup() for lookup in lookups if callable(lookup)]
+    outer: set[int] = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
     outer |= {id(head.weight) for head in heads if head is not None}
     hidden = {id(m.weight) for m in module.modules() if isinstance(m, nn.Linear)} - outer
     named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
@@ -153,17 +156,21 @@ class _Exchange:
         rows = [[_rows(shape, ranks, rank) for shape in self.shapes] for rank in range(ranks)]
         columns = [shape[1] for shape in self.shapes]
         to_owner = [
-            sum(rows[me][index] * columns[index] for index in order if self.owners[index] == owner) for owner in range(ranks)
+            sum(rows[me][index] * columns[index] for index in order if self.owners[index] == owner)
+            for owner in range(ranks)
         ]
         from_rank = [sum(rows[rank][index] * columns[index] for index in mine) for rank in range(ranks)]
 
-        received = _all_to_all(torch.cat([shards[index].reshape(-1) for index in order]), to_owner, from_rank, self.group)
+        received = _all_to_all(
+            torch.cat([shards[index].reshape(-1) for index in order]), to_owner, from_rank, self.group
+        )
         pieces = [
             dict(zip(mine, _unpack(part, [(rows[rank][index], columns[index]) for index in mine]), strict=True))
-            for rank, part in enumerate(received.split(from_rank))
+            for rank, part in enumerate(torch.split(received, from_rank))
         ]
         whole = _by_shape([torch.cat([pieces[rank][index] for rank in range(ranks)]) for index in mine], steps)
-        cut = [matrix.split([rows[rank][index] for rank in range(ranks)]) for index, matrix in zip(mine, whole, strict=True)]
+        heights = [[rows[rank][index] for rank in range(ranks)] for index in mine]
+        cut = [torch.split(matrix, height) for matrix, height in zip(whole, heights, strict=True)]
         outgoing = [part[rank].reshape(-1) for rank in range(ranks) for part in cut]
         flat = torch.cat(outgoing) if outgoing else received.new_empty(0)
         returned = _all_to_all(flat, from_rank, to_owner, self.group)
@@ -195,7 +202,9 @@ def _shard_group(parameter: Tensor) -> dist.ProcessGroup | None:
 
 def _check(parameter: Tensor) -> None:
     if parameter.ndim != 2:
-        raise ValueError(f"Muon got a parameter of shape {tuple(parameter.shape)}: it takes matrices. Give others to AdamW.")
+        raise ValueError(
+            f"Muon got a parameter of shape {tuple(parameter.shape)}: it takes matrices. Give others to AdamW."
+        )
     if not isinstance(parameter, DTensor):
         return
     split = [p for p in parameter.placements if not isinstance(p, Replicate)]
@@ -221,7 +230,7 @@ def _rows(shape: torch.Size, ranks: int, rank: int) -> int:
 
 
 def _unpack(flat: Tensor, shapes: list[tuple[int, int]]) -> list[Tensor]:
-    parts = flat.split([rows * columns for rows, columns in shapes])
+    parts = torch.split(flat, [rows * columns for rows, columns in shapes])
     return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 

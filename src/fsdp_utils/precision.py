@@ -18,8 +18,8 @@ def parse_dtype(name: str) -> torch.dtype:
 def mixed_precision(compute: torch.dtype, *, cast_inputs: bool = True) -> MixedPrecisionPolicy:
     """Parameters are gathered and used in `compute`; gradients are summed, and optimizers work, in float32.
 
-    The master parameters stay in the dtype they were made with (float32). cast_inputs: cast a unit's float inputs to `compute`
-    as well, which a vision tower under bfloat16 needs: its LayerNorms refuse float32 activations.
+    The master parameters stay in the dtype they were made with (float32).
+    cast_inputs: cast a unit's float inputs too: LayerNorms of a bfloat16 vision tower refuse float32 activations.
     """
     if compute == torch.float32:
         return MixedPrecisionPolicy()

@@ -26,7 +26,7 @@ def all_sum(value: float, context: DistContext) -> float:
 def reduce_metrics(metrics: Mapping[str, SumAndCount], context: DistContext) -> dict[str, float]:
     """{name: global sum / global count}; NaN where no rank counted anything.
 
-    metrics: name -> (sum, count), scalars. Ranks may know different names (a rank without pictures): the result has them all.
+    metrics: name -> (sum, count), scalars. Ranks may know different names (one had no pictures): the result has all.
     """
     names = sorted(metrics)
     if context.world_size > 1 and not _same_everywhere(names, context):

@@ -31,10 +31,10 @@ Unit = nn.Module | list[nn.Module]
 class ShardingPlan:
     """How to shard one root module.
 
-    units: modules, or lists of modules that form one group; each is gathered and reduced in one collective. Every rank must run
-        every unit in every step: leave a vision tower out (it then belongs to the root) when some ranks may have no pictures.
-    reshard_after_forward: free gathered parameters after forward and gather again in backward (memory against communication).
-        The root's own group is kept either way.
+    units: modules, or lists of modules that form one group; each is gathered and reduced in one collective. Every rank
+        must run every unit in every step: leave a vision tower to the root when some ranks may have no pictures.
+    reshard_after_forward: free gathered parameters after forward and gather again in backward: memory against
+        communication. The root's own group is kept either way.
     cpu_offload: parameters, gradients and optimizer state live in host memory.
     """
 
@@ -52,8 +52,8 @@ class ShardingError(ValueError):
 def apply_fsdp(root: nn.Module, plan: ShardingPlan) -> nn.Module:
     """Shard `root` in place and return it; its parameters become DTensors split on dim 0.
 
-    Gradients come out as sums over ranks, never means: the loss is divided by a global count before backward. Parameters a rank did not
-    use in a step count as zero gradients. Freeze, checkpoint and compile before this call.
+    Gradients come out as sums over ranks, never means: the loss is divided by a global count before backward.
+    Parameters a rank did not use in a step count as zero gradients. Freeze, checkpoint and compile before this call.
     Raises ShardingError when a unit is not inside root, appears twice, or splits tied parameters over groups.
     """
     units = [unit if isinstance(unit, list) else [unit] for unit in plan.units]
@@ -67,7 +67,7 @@ def apply_fsdp(root: nn.Module, plan: ShardingPlan) -> nn.Module:
         shard(unit if len(unit) > 1 else unit[0], reshard_after_forward=plan.reshard_after_forward)
     shard(root, reshard_after_forward=False)
     for module in fsdp_modules(root):
-        # Gloo has no pre-multiplied sum, and NCCL returns zeros for it in bfloat16 up to torch 2.13: plain sums everywhere.
+        # Gloo has no pre-multiplied sum, and NCCL's gives zeros in bfloat16 up to torch 2.13: plain sums everywhere.
         module.set_gradient_divide_factor(1.0)
         module.set_force_sum_reduction_for_comms(True)
     next(iter(fsdp_modules(root))).set_reduce_scatter_unused_params(True)
@@ -80,7 +80,7 @@ def fsdp_modules(root: nn.Module) -> Iterable[FSDPModule]:
 
 
 def reshard(root: nn.Module) -> None:
-    """Free gathered parameters, so that `root.parameters()` are the shards. Needed after a forward without a backward."""
+    """Free gathered parameters, so that `root.parameters()` are shards: needed after a forward without a backward."""
     for module in fsdp_modules(root):
         module.reshard()
 
@@ -103,7 +103,7 @@ def checkpoint_activations(modules: Iterable[nn.Module]) -> None:
 
 
 def compile_blocks(modules: Iterable[nn.Module], **options: Any) -> None:
-    """torch.compile each module by itself: equal blocks share one compilation. After checkpointing, before apply_fsdp."""
+    """torch.compile each module alone: equal blocks share one compilation. After checkpointing, before apply_fsdp."""
     for module in modules:
         module.compile(**options)
 
@@ -128,7 +128,9 @@ def _check_units(root: nn.Module, units: list[list[nn.Module]]) -> None:
     for module in (module for unit in units for module in unit):
         name = inside.get(id(module))
         if name is None:
-            raise ShardingError(f"a {type(module).__name__} in units is not part of the root. List modules of the root.")
+            raise ShardingError(
+                f"a {type(module).__name__} in units is not part of the root. List modules of the root."
+            )
         if name == "":
             raise ShardingError("the root is listed in units: it always forms the last group. Leave it out.")
         if id(module) in seen:
@@ -144,8 +146,8 @@ def _check_ties(root: nn.Module, units: list[list[nn.Module]]) -> None:
         earlier, earlier_group = first_owner.setdefault(parameter, (name, group))
         if earlier_group != group:
             raise ShardingError(
-                f"{earlier} and {name} are one tied parameter, but the plan puts them into different groups, which would untie them. "
-                "List their modules together as one unit, or leave both to the root."
+                f"{earlier} and {name} are one tied parameter, but the plan puts them into different groups, "
+                "which would untie them. List their modules together as one unit, or leave both to the root."
             )
 
 

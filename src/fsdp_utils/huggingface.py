@@ -1,0 +1,66 @@
+"""How a Hugging Face model's parameters are called in its files: often not as in the modules of today."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+Rename = Callable[[str], str]
+
+
+def to_model_names(model: nn.Module) -> Rename:
+    """File name -> parameter name, by the model's own conversion mapping; the identity for a model without one.
+
+    The returned function raises ValueError for a tensor that the mapping transforms, not only renames (fused experts).
+    """
+    transforms = _transforms(model)
+    if not transforms:
+        return lambda name: name
+    from transformers.core_model_loading import WeightRenaming, apply_converters, apply_renamings
+
+    renamings = [transform for transform in transforms if isinstance(transform, WeightRenaming)]
+    converters = [transform for transform in transforms if not isinstance(transform, WeightRenaming)]
+
+    def rename(name: str) -> str:
+        renamed: str = apply_renamings(name, renamings)
+        if apply_converters(renamed, converters)[1] is not None:
+            raise ValueError(
+                f"{name} is transformed while loading, which ranged loading cannot do. "
+                "Load this model with from_pretrained."
+            )
+        return renamed
+
+    return rename
+
+
+def to_file_names(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
+    """Parameter name -> the name save_pretrained gives it. Raises ValueError where saving would transform a tensor."""
+    wanted = list(names)
+    if not _transforms(model):
+        return {name: name for name in wanted}
+    from transformers.core_model_loading import revert_weight_conversion
+
+    # A distinct empty tensor stands for each parameter; where it comes out tells the new name.
+    stand_ins = {name: torch.empty(0) for name in wanted}
+    reverted: dict[str, Any] = revert_weight_conversion(model, dict(stand_ins))
+    found = {id(value): name for name, value in reverted.items()}
+    lost = [name for name, value in stand_ins.items() if id(value) not in found]
+    if lost or len(reverted) != len(wanted):
+        raise ValueError(
+            f"{(lost or wanted)[0]} is transformed while saving, which streamed export cannot do. Use save_pretrained."
+        )
+    return {name: found[id(value)] for name, value in stand_ins.items()}
+
+
+def _transforms(model: nn.Module) -> list[Any]:
+    if not hasattr(model, "save_pretrained"):
+        return []
+    try:
+        from transformers import PreTrainedModel
+        from transformers.conversion_mapping import get_model_conversion_mapping
+    except ImportError:
+        return []
+    return list(get_model_conversion_mapping(model)) if isinstance(model, PreTrainedModel) else []
