@@ -38,9 +38,13 @@ def answer_facts(truth: Mapping[str, str], text: str) -> dict[str, bool]:
 
 def stated_facts(text: str, facts: Sequence[str]) -> dict[str, str]:
     """The value of each of `facts` that `text` states; facts stated not at all or in two ways are left out."""
-    words = re.findall(r"[a-z]+", text.lower())
-    found = {fact: [w for w in words if w in VALUES[fact]] for fact in facts}
+    found = {fact: stated_values(text, fact) for fact in facts}
     return {fact: values[0] for fact, values in found.items() if len(set(values)) == 1}
+
+
+def stated_values(text: str, fact: str) -> list[str]:
+    """Every word of `text` that is a value of `fact`, in order."""
+    return [w for w in re.findall(r"[a-z]+", text.lower()) if w in VALUES[fact]]
 
 
 def wrong_facts(truth: Mapping[str, str], claim: Mapping[str, str], asked: Sequence[str]) -> int:

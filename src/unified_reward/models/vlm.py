@@ -1,0 +1,145 @@
+"""A vision-language model with its processor: load, save, and write text for a batch of prompts.
+
+`generate_text` runs each distinct prompt through the model once however many samples are drawn of it, pads on the left,
+drops rows as they end, and draws row by row from seeds of their own, so that a sample does not depend on its batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import DynamicCache, Qwen2_5_VLForConditionalGeneration
+
+from unified_reward.errors import UserError
+from unified_reward.models.batching import Encoded, collate
+from unified_reward.models.processing import VlmProcessor
+
+FORWARD_KEYS = (
+    "input_ids", "attention_mask", "position_ids", "pixel_values", "image_grid_thw", "pixel_values_videos",
+    "video_grid_thw",
+)  # fmt: skip
+
+
+@dataclass
+class Vlm:
+    model: Qwen2_5_VLForConditionalGeneration
+    processor: VlmProcessor
+
+
+def load_vlm(directory: str | Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Vlm:
+    """A Qwen2.5-VL checkpoint directory, local only, in evaluation mode. Raises UserError when it is none."""
+    directory = Path(directory)
+    if not (directory / "config.json").is_file():
+        raise UserError(field="model", value=directory, why="it has no config.json",
+                        fix="Name a Hugging Face checkpoint directory of a Qwen2.5-VL model.")  # fmt: skip
+    processor = VlmProcessor.load(directory)
+    try:
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            str(directory), dtype=dtype, local_files_only=True, trust_remote_code=False, attn_implementation="sdpa"
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(field="model", value=directory, why=f"its weights do not load ({error})",
+                        fix="Name a complete Qwen2.5-VL checkpoint directory.") from error  # fmt: skip
+    return Vlm(model.to(device).eval(), processor)
+
+
+def save_vlm(vlm: Vlm, directory: str | Path, dtype: torch.dtype | None = None) -> None:
+    """Write config, safetensors, tokenizer and preprocessor files. dtype: of the saved weights; None = as they are."""
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    state = vlm.model.state_dict()
+    if dtype is not None:
+        state = {name: value.to(dtype) if value.is_floating_point() else value for name, value in state.items()}
+    vlm.model.save_pretrained(str(directory), state_dict=state)
+    vlm.processor.save(directory)
+
+
+def model_inputs(batch: dict[str, Tensor], device: str | torch.device = "cpu") -> dict[str, Tensor]:
+    """The part of a collated batch that the model's forward takes."""
+    return {key: batch[key].to(device) for key in FORWARD_KEYS if key in batch}
+
+
+@torch.inference_mode()
+def generate_text(
+    vlm: Vlm, prompts: Sequence[Encoded], *, max_new_tokens: int, temperature: float = 0.0, stop: Sequence[str] = (),
+    seeds: Sequence[int] | None = None, batch: int = 256,
+) -> list[str]:  # fmt: skip
+    """What the model writes after each prompt, special tokens left out.
+
+    temperature: 0 = greedy; else seeds[i] alone decides the draws of prompts[i]. stop: a text that ends with one of these
+    ends there, the stop included. batch: rows at once. The same `Encoded` object given several times is read once.
+    Raises ValueError when seeds are missing or their number is not that of the prompts.
+    """
+    if temperature > 0 and (seeds is None or len(seeds) != len(prompts)):
+        raise ValueError("sampling needs one seed for each prompt")
+    texts = [""] * len(prompts)
+    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), id(prompts[i])))
+    for start in range(0, len(order), batch):
+        rows = order[start : start + batch]
+        draws = None
+        if temperature > 0 and seeds is not None:
+            draws = np.stack([np.random.default_rng(seeds[i]).random(max_new_tokens) for i in rows])
+        written = _generate(vlm, [prompts[i] for i in rows], max_new_tokens, temperature, stop, draws)
+        for i, text in zip(rows, written, strict=True):
+            texts[i] = text
+    return texts
+
+
+def _generate(
+    vlm: Vlm, prompts: Sequence[Encoded], max_new_tokens: int, temperature: float, stop: Sequence[str],
+    draws: np.ndarray[tuple[int, ...], np.dtype[np.float64]] | None,
+) -> list[str]:  # fmt: skip
+    device = vlm.model.device
+    unique = list({id(p): p for p in prompts}.values())
+    index = {id(p): i for i, p in enumerate(unique)}
+    inputs = model_inputs(collate(unique, vlm.processor.pad_id, side="left"), device)
+    cache = DynamicCache(config=vlm.model.config.text_config)
+    logits = vlm.model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
+
+    copies = torch.tensor([index[id(p)] for p in prompts], device=device)
+    logits, mask = logits[copies], inputs["attention_mask"][copies]
+    positions = inputs["position_ids"][:, :, -1:][:, copies]
+    if len(unique) < len(prompts):
+        cache.batch_select_indices(copies)
+
+    written: list[list[int]] = [[] for _ in prompts]
+    texts = [""] * len(prompts)
+    alive = list(range(len(prompts)))
+    for step in range(max_new_tokens):
+        tokens = _choose(logits, temperature, None if draws is None else draws[alive, step])
+        going = []
+        for row, (i, token) in enumerate(zip(alive, tokens.tolist(), strict=True)):
+            if token == vlm.processor.eos_id:
+                continue
+            written[i].append(token)
+            if not (stop and vlm.processor.decode(written[i]).endswith(tuple(stop))):
+                going.append(row)
+        if not going or step + 1 == max_new_tokens:
+            break
+        if len(going) < len(alive):
+            kept = torch.tensor(going, device=device)
+            cache.batch_select_indices(kept)
+            tokens, mask, positions = tokens[kept], mask[kept], positions[:, kept]
+            alive = [alive[row] for row in going]
+        positions = positions + 1
+        mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
+        logits = vlm.model(
+            input_ids=tokens[:, None], attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+        ).logits[:, -1]
+    for i, ids in enumerate(written):
+        texts[i] = vlm.processor.decode(ids)
+    return texts
+
+
+def _choose(logits: Tensor, temperature: float, draws: np.ndarray[tuple[int], np.dtype[np.float64]] | None) -> Tensor:
+    """Next token of each row: the likeliest, or the one in whose stretch of the cumulative distribution the draw falls."""
+    if draws is None:
+        return logits.argmax(-1)
+    cumulative = torch.softmax(logits.double() / temperature, dim=-1).cumsum(-1)
+    targets = torch.from_numpy(draws).to(cumulative) * cumulative[:, -1]
+    return torch.searchsorted(cumulative, targets[:, None], right=True)[:, 0].clamp_(max=logits.shape[-1] - 1)
