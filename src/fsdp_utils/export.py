@@ -44,11 +44,12 @@ def export_huggingface(
     export_safetensors(model, directory, context, names=names, dtype=dtype, max_file_bytes=max_file_bytes)
     if not context.is_main:
         return
-    for part in ("config", "generation_config"):
-        holder = getattr(model, part, None)
-        if holder is not None and callable(getattr(holder, "save_pretrained", None)):
-            holder.architectures = [type(model).__name__.removeprefix("FSDP")]
-            holder.save_pretrained(directory)
+    config, generation = getattr(model, "config", None), getattr(model, "generation_config", None)
+    if config is not None:
+        config.architectures = [type(model).__name__.removeprefix("FSDP")]
+        config.save_pretrained(directory)
+    if generation is not None:
+        generation.save_pretrained(directory)
 
 
 def export_safetensors(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 Rename = Callable[[str], str]
 
@@ -45,7 +47,8 @@ def to_file_names(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
 
     # A distinct empty tensor stands for each parameter; where it comes out tells the new name.
     stand_ins = {name: torch.empty(0) for name in wanted}
-    reverted: dict[str, Any] = revert_weight_conversion(model, dict(stand_ins))
+    with _own_classes(model):
+        reverted: dict[str, Any] = revert_weight_conversion(model, dict(stand_ins))
     found = {id(value): name for name, value in reverted.items()}
     lost = [name for name, value in stand_ins.items() if id(value) not in found]
     if lost or len(reverted) != len(wanted):
@@ -63,4 +66,35 @@ def _transforms(model: nn.Module) -> list[Any]:
         from transformers.conversion_mapping import get_model_conversion_mapping
     except ImportError:
         return []
-    return list(get_model_conversion_mapping(model)) if isinstance(model, PreTrainedModel) else []
+    if not isinstance(model, PreTrainedModel):
+        return []
+    with _own_classes(model):
+        return list(get_model_conversion_mapping(model))
+
+
+@contextmanager
+def _own_classes(model: nn.Module) -> Iterator[None]:
+    """Sharding gives a module the class FSDP<Name>; transformers looks conversions up by class name."""
+    sharded = [(module, type(module)) for module in model.modules() if isinstance(module, FSDPModule)]
+    try:
+        for module, kind in sharded:
+            module.__class__ = kind.__mro__[FSDPModule._orig_cls_mro_index]
+        yield
+    finally:
+        for module, kind in sharded:
+            module.__class__ = kind
+
+
+def reset_unloaded(model: nn.Module, loaded: Iterable[Tensor]) -> None:
+    """Let transformers' models inside `model` set what no file holds (rotary frequencies), and not touch `loaded`."""
+    if not any(hasattr(module, "initialize_weights") for module in model.modules()):
+        return
+    for tensor in loaded:
+        tensor._is_hf_initialized = True  # type: ignore[attr-defined]
+    done: list[nn.Module] = []
+    for module in model.modules():
+        initialise: Callable[[], None] | None = getattr(module, "initialize_weights", None)
+        if initialise is None or any(module in outer.modules() for outer in done):
+            continue
+        initialise()
+        done.append(module)
