@@ -89,7 +89,8 @@ class ImportConfig(StageConfig):
     """Datasets as versioned parquet and content-addressed media: judge records, and prompts for the policies."""
 
     source: str = Field("shapes", description="shapes (the embedded world) or files (files of your own)")
-    path: str = Field("", description="files: directory or file to read (see docs/import.md)")
+    paths: list[str] = Field(default_factory=list, description="files: .jsonl records or .csv votes to read")
+    media_root: str = Field(".", description="files: directory that media paths in .jsonl records start from")
     train_records: int = Field(4000, ge=0, description="shapes: judge records to learn from, over all eight tasks")
     eval_records: int = Field(300, ge=0, description="shapes: held-out judge records for each of the eight tasks")
     prompts: int = Field(600, ge=0, description="shapes: training prompts of the VLM policy")
