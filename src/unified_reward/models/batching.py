@@ -69,11 +69,14 @@ def chat(processor: VlmProcessor, user: Sequence[Segment], answer: Sequence[Segm
 
 
 def encode(processor: VlmProcessor, segments: Sequence[Segment]) -> Encoded:
-    """Tokens, weights, positions and patches of one sample. Each text is tokenized by itself."""
+    """Tokens, weights, positions and patches of one sample.
+
+    Neighbouring context texts are tokenized as the whole they are, each target by itself.
+    """
     out = Encoded([], [], [], np.zeros((3, 0), dtype=np.int64))
     positions: list[NDArray[np.int64]] = []
     start = 0
-    for segment in segments:
+    for segment in _joined(segments):
         if segment.image is not None:
             patches, grid = processor.patchify_image(segment.image)
             out.image_patches.append(patches)
@@ -89,6 +92,20 @@ def encode(processor: VlmProcessor, segments: Sequence[Segment]) -> Encoded:
         else:
             start = _append_text(out, positions, start, processor.text_ids(segment.text), segment.weight)
     return replace(out, positions=np.concatenate(positions, axis=1) if positions else out.positions)
+
+
+def _joined(segments: Sequence[Segment]) -> list[Segment]:
+    out: list[Segment] = []
+    for segment in segments:
+        if out and _is_context(segment) and _is_context(out[-1]):
+            out[-1] = Segment(out[-1].text + segment.text)
+        else:
+            out.append(segment)
+    return out
+
+
+def _is_context(segment: Segment) -> bool:
+    return segment.image is None and segment.video is None and segment.weight == 0
 
 
 def _append_text(

@@ -43,12 +43,13 @@ class Question:
 def caption(facts: Mapping[str, str]) -> str:
     """A full caption of a scene or a clip, or a short one: what the facts' names call for."""
     what = f"{facts['color']} {facts['shape']}"
+    article = "an" if facts["color"] == "orange" else "a"
     where = f"on a {facts['background']} background"
     if "move" in facts:
-        return f"a {what} moving {facts['move']} {where}"
+        return f"{article} {what} moving {facts['move']} {where}"
     if "position" in facts:
         return f"a {facts['size']} {what} at the {facts['position']} {where}"
-    return f"a {what} {where}"
+    return f"{article} {what} {where}"
 
 
 def short(facts: Mapping[str, str]) -> dict[str, str]:
