@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Protocol
 
 
+ARRIVING = ".arriving"
+
+
 class Storage(Protocol):
     """Files under '/'-separated keys. A key is either there whole or not there."""
 
@@ -36,13 +39,15 @@ class LocalDirectory:
     def put_file(self, local: Path, key: str) -> None:
         target = self.root / key
         target.parent.mkdir(parents=True, exist_ok=True)
-        arriving = target.with_name(f".arriving-{os.getpid()}-{target.name}")
+        _sync(local)
         try:
-            os.replace(local, arriving)
-        except OSError:  # another filesystem
+            os.replace(local, target)
+        except OSError:  # another filesystem: copy beside the target first, under a name that a repeated save takes again
+            arriving = self.root / ARRIVING / key.replace("/", "%")
+            arriving.parent.mkdir(exist_ok=True)
             shutil.copyfile(local, arriving)
-        _sync(arriving)
-        os.replace(arriving, target)
+            _sync(arriving)
+            os.replace(arriving, target)
         _sync(target.parent)
 
     def get_file(self, key: str, local: Path) -> None:
@@ -60,9 +65,10 @@ class LocalDirectory:
         found = {
             path.relative_to(self.root).as_posix(): path.stat().st_size
             for path in folder.rglob("*")
-            if path.is_file() and not path.name.startswith(".arriving-")
+            if path.is_file()
         }
-        return {key: size for key, size in sorted(found.items()) if key.startswith(prefix)}
+        kept = ((key, size) for key, size in sorted(found.items()) if not key.startswith(f"{ARRIVING}/"))
+        return {key: size for key, size in kept if key.startswith(prefix)}
 
     def exists(self, key: str) -> bool:
         return (self.root / key).is_file()
