@@ -136,7 +136,6 @@ class VlmProcessor:
         """Read a checkpoint directory. Raises UserError when it lacks the processor's or the tokenizer's files."""
         config = _read_config(directory)
         size = config.get("size") or {}
-        defaults = {f: cls.__dataclass_fields__[f].default for f in ("patch_size", "temporal_patch_size", "merge_size")}
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError) as error:
@@ -144,7 +143,9 @@ class VlmProcessor:
                             fix="Name a complete Hugging Face checkpoint directory.") from error  # fmt: skip
         return cls(
             tokenizer=tokenizer,
-            **{name: int(config.get(name, default)) for name, default in defaults.items()},
+            patch_size=int(config.get("patch_size", cls.patch_size)),
+            temporal_patch_size=int(config.get("temporal_patch_size", cls.temporal_patch_size)),
+            merge_size=int(config.get("merge_size", cls.merge_size)),
             min_pixels=int(config.get("min_pixels") or size.get("shortest_edge") or cls.min_pixels),
             max_pixels=int(config.get("max_pixels") or size.get("longest_edge") or cls.max_pixels),
             image_mean=tuple(config.get("image_mean", cls.image_mean)),
@@ -175,8 +176,9 @@ def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixe
 def _read_config(directory: Path) -> dict[str, Any]:
     for name in CONFIG_NAMES:
         if (directory / name).is_file():
-            config: dict[str, Any] = json.loads((directory / name).read_text())
-            return config.get("image_processor", config)
+            whole = json.loads((directory / name).read_text())
+            config: dict[str, Any] = whole.get("image_processor", whole)
+            return config
     raise UserError(field="model", value=directory, why=f"it has no {CONFIG_NAMES[0]}",
                     fix="Name a complete Qwen2.5-VL checkpoint directory.")  # fmt: skip
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from unified_reward.records import Choice, Modality, Mode, Subject, Task
 from unified_reward.shapes import language, truth
 from unified_reward.shapes.language import Question
-from unified_reward.shapes.scenes import SHORT_FACTS, Clip, Scene, changed, clips_of, scenes_of
+from unified_reward.shapes.scenes import SHORT_FACTS, Clip, Scene, changed, clips_of, pick, scenes_of
 
 DESCRIPTION_SHARE = 0.6  # of understanding cases: judged is a whole caption, else the answer to a question about one fact
 SHORT_SHARE = 0.5  # of image generation cases: the caption is a short one
@@ -77,7 +77,7 @@ def make_case(task: Task, split: str, rng: np.random.Generator) -> Case:
 
 
 def _understanding(task: Task, pool: Sequence[Scene | Clip], rng: np.random.Generator) -> Case:
-    item = pool[rng.integers(len(pool))]
+    item = pick(pool, rng)
     facts = item.facts()
     question = _question(facts, rng)
     wrong = _wrong_counts(task.mode, len(question.asked), rng)
@@ -89,7 +89,7 @@ def _understanding(task: Task, pool: Sequence[Scene | Clip], rng: np.random.Gene
 def _question(facts: Mapping[str, str], rng: np.random.Generator) -> Question:
     if rng.random() < DESCRIPTION_SHARE:
         return language.describe(facts)
-    fact = list(facts)[rng.integers(len(facts))]
+    fact = pick(list(facts), rng)
     return language.ask(fact) if rng.random() < 0.5 else language.ask_either(fact, facts, rng)
 
 
@@ -105,7 +105,7 @@ def _claim(facts: Mapping[str, str], question: Question, wrong: int, rng: np.ran
 def _generation(task: Task, pool: Sequence[Scene | Clip], rng: np.random.Generator) -> Case:
     """Things seen are drawn from the pool by how many of the caption's facts they get wrong."""
     while True:
-        wanted = pool[rng.integers(len(pool))].facts()
+        wanted = pick(pool, rng).facts()
         if "size" in wanted and rng.random() < SHORT_SHARE:
             wanted = language.short(wanted)
         asked = tuple(wanted)
@@ -121,10 +121,10 @@ def _pick(
     pool: Sequence[Scene | Clip], indices: NDArray[np.int64], is_short: bool, rng: np.random.Generator
 ) -> Scene | Clip:
     """One of them; for a short caption half of the time a large shape in the center, as an image policy draws it."""
-    items = [pool[i] for i in indices]
+    items = [pool[int(i)] for i in indices]
     if is_short and rng.random() < 0.5:
         items = [s for s in items if isinstance(s, Scene) and (s.size, s.position) == ("large", "center")] or items
-    return items[rng.integers(len(items))]
+    return pick(items, rng)
 
 
 def _wrong_counts(mode: Mode, asked: int, rng: np.random.Generator) -> list[int]:

@@ -17,7 +17,7 @@ from unified_reward.records import JudgeRecord, Modality, Prompt, Subject, Task
 from unified_reward.shapes import language
 from unified_reward.shapes.cases import Case, make_case
 from unified_reward.shapes.render import Look, Pixels, any_look, clean_look, render_clip, render_scene
-from unified_reward.shapes.scenes import SHORT_FACTS, SPLITS, Clip, Scene, scenes_of, short_triples
+from unified_reward.shapes.scenes import SHORT_FACTS, SPLITS, Clip, Scene, pick, scenes_of, short_triples
 
 SOURCE = "shapes"
 FRAME_MS = 500
@@ -43,8 +43,8 @@ def judge_records(
     """
     rng = np.random.default_rng([seed, SPLITS.index(split), 1])
     tasks, weights = list(shares), np.array(list(shares.values()))
-    for number, pick in enumerate(rng.choice(len(tasks), size=count, p=weights / weights.sum())):
-        case = make_case(tasks[pick], split, rng)
+    for number, drawn in enumerate(rng.choice(len(tasks), size=count, p=weights / weights.sum())):
+        case = make_case(tasks[drawn], split, rng)
         media = [encode_media(render(item, any_look(rng, ROUGH_SHARE))) for item in case.seen]
         yield _record(case, f"{SOURCE}-{split}-{seed}-{number:06d}", split, list(map(digest_of, media))), _named(media)
 
@@ -54,7 +54,7 @@ def policy_prompts(split: str, count: int, seed: int) -> Iterator[tuple[Prompt, 
     rng = np.random.default_rng([seed, SPLITS.index(split), 2])
     pool = scenes_of(split)
     for number in range(count):
-        scene = pool[rng.integers(len(pool))]
+        scene = pick(pool, rng)
         facts = scene.facts()
         question = policy_question(facts, rng)
         media = encode_media(render(scene, clean_look(rng)))
@@ -70,7 +70,7 @@ def policy_question(facts: Mapping[str, str], rng: np.random.Generator) -> langu
     """What the VLM policy is asked about a scene: a caption, or one fact in open form."""
     if rng.random() < CAPTION_SHARE:
         return language.describe(facts)
-    return language.ask(list(facts)[rng.integers(len(facts))])
+    return language.ask(pick(list(facts), rng))
 
 
 def image_prompts(split: str) -> list[Prompt]:

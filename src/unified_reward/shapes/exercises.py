@@ -21,7 +21,7 @@ from unified_reward.shapes import language
 from unified_reward.shapes.cases import Case, make_case
 from unified_reward.shapes.dataset import policy_question, render
 from unified_reward.shapes.render import any_look
-from unified_reward.shapes.scenes import VALUES, Clip, Scene, all_clips, all_scenes, clips_of, scenes_of
+from unified_reward.shapes.scenes import VALUES, Clip, Scene, all_clips, all_scenes, clips_of, pick, scenes_of
 
 LIST_WEIGHT = 0.5  # of a check list's words beside a verdict
 IMAGE_TASKS = tuple(t for t in Task if t.modality == "image")
@@ -98,7 +98,7 @@ def mistaken(
 
 def training_item(rng: np.random.Generator, video: bool) -> Scene | Clip:
     pool: Sequence[Scene | Clip] = clips_of("train") if video else scenes_of("train")
-    return pool[rng.integers(len(pool))]
+    return pick(pool, rng)
 
 
 @cache
@@ -115,12 +115,13 @@ def _prompt(case: Case, shown: Sequence[Sequence[Segment]], ending: str = "") ->
     if ending:
         prompt = prompt[: max(prompt.rfind(" which is"), prompt.rfind(" how good"))] + ending
     answers = [*case.answers, "", ""]
-    for name, value in (("{prompt}", case.prompt), ("{answer}", answers[0]), ("{answer_1}", answers[0]), ("{answer_2}", answers[1])):
+    filled = {"{prompt}": case.prompt, "{answer}": answers[0], "{answer_1}": answers[0], "{answer_2}": answers[1]}
+    for name, value in filled.items():
         prompt = prompt.replace(name, value)
-    before, separator, rest = prompt.partition("{media}" if "{media}" in prompt else "{media_1}")
+    before, _, rest = prompt.partition("{media}" if "{media}" in prompt else "{media_1}")
     segments = [Segment(before), *shown[0]]
     if case.task.mode is Mode.PAIR and len(shown) > 1:
-        middle, separator, rest = rest.partition("{media_2}")
+        middle, _, rest = rest.partition("{media_2}")
         segments += [Segment(middle), *shown[1]]
     return [s for s in [*segments, Segment(rest)] if s.text or s.image is not None or s.video is not None]
 
@@ -128,9 +129,9 @@ def _prompt(case: Case, shown: Sequence[Sequence[Segment]], ending: str = "") ->
 def _verdict(case: Case) -> str:
     words = task_words(case.task)
     if case.choice is not None:
-        verdict: str = words["verdict"][case.choice.value]
-        return verdict
-    return str(words["verdict_prefix"]) + next(text for text, value in words["scores"].items() if value == case.score)
+        return str(words["verdict"][case.choice.value])
+    score = next(text for text, value in words["scores"].items() if value == case.score)
+    return f"{words['verdict_prefix']}{score}"
 
 
 def _media(item: Scene | Clip, rng: np.random.Generator) -> Segment:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unified_reward.shapes.scenes import CLIP_FACTS, SCENE_FACTS, SHORT_FACTS, VALUES
+from unified_reward.shapes.scenes import CLIP_FACTS, SCENE_FACTS, SHORT_FACTS, VALUES, pick
 
 DESCRIBE_SCENE = "describe the picture."
 DESCRIBE_CLIP = "describe the clip."
@@ -71,7 +71,7 @@ def ask(fact: str) -> Question:
 def ask_either(fact: str, facts: Mapping[str, str], rng: np.random.Generator) -> Question:
     """A question that offers the true value and another one, in random order."""
     others = [v for v in VALUES[fact] if v != facts[fact]]
-    pair = [facts[fact], others[rng.integers(len(others))]]
+    pair = [facts[fact], pick(others, rng)]
     rng.shuffle(pair)
     return Question(EITHER[fact].format(a=pair[0], b=pair[1]), (fact,))
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,10 +25,11 @@ from unified_reward.models.batching import Encoded, Segment, chat, collate, enco
 from unified_reward.models.processing import VlmProcessor
 from unified_reward.models.tiny_vlm import tiny_tokenizer, tiny_vlm
 from unified_reward.models.vlm import Vlm, generate_text, model_inputs, save_vlm
+from unified_reward.records import Task
 from unified_reward.shapes import exercises, language
 from unified_reward.shapes.dataset import render
 from unified_reward.shapes.render import clean_look
-from unified_reward.shapes.scenes import clips_of, scenes_of
+from unified_reward.shapes.scenes import Clip, Scene, clips_of, pick, scenes_of
 
 BATCH = 32
 WARMUP = 40
@@ -67,18 +69,14 @@ CURRICULUM = (
 )  # fmt: skip
 
 
-def _pick(tasks: Sequence[exercises.Task], rng: np.random.Generator) -> exercises.Task:
-    return tasks[rng.integers(len(tasks))]
-
-
 EXERCISES: Mapping[str, Exercise] = {
-    "text": lambda p, rng: exercises.text_judging(p, _pick(list(exercises.Task), rng), rng),
+    "text": lambda p, rng: exercises.text_judging(p, pick(list(Task), rng), rng),
     "describe_image": lambda p, rng: exercises.describing(p, exercises.training_item(rng, False), rng),
     "describe_video": lambda p, rng: exercises.describing(p, exercises.training_item(rng, True), rng),
     "ask_image": lambda p, rng: exercises.questions(p, exercises.training_item(rng, False), rng),
     "ask_video": lambda p, rng: exercises.questions(p, exercises.training_item(rng, True), rng),
-    "match_image": lambda p, rng: exercises.matching(p, _pick(exercises.IMAGE_TASKS, rng), rng),
-    "match_video": lambda p, rng: exercises.matching(p, _pick(exercises.VIDEO_TASKS, rng), rng),
+    "match_image": lambda p, rng: exercises.matching(p, pick(exercises.IMAGE_TASKS, rng), rng),
+    "match_video": lambda p, rng: exercises.matching(p, pick(exercises.VIDEO_TASKS, rng), rng),
 }
 
 
@@ -97,7 +95,7 @@ def spoil(vlm: Vlm, seed: int) -> Vlm:
     def batches() -> Iterator[list[Encoded]]:
         while True:
             yield [encode(vlm.processor, exercises.mistaken(
-                vlm.processor, pool[rng.integers(len(pool))], POLICY_ERRORS, POLICY_ERROR_SHARE, rng
+                vlm.processor, pick(pool, rng), POLICY_ERRORS, POLICY_ERROR_SHARE, rng
             )) for _ in range(BATCH)]  # fmt: skip
 
     train(vlm, batches(), POLICY_STEPS, POLICY_LEARNING_RATE)
@@ -112,7 +110,7 @@ def train(vlm: Vlm, batches: Iterator[list[Encoded]], steps: int, learning_rate:
     for step in range(steps):
         factor = min(1.0, (step + 1) / WARMUP, (steps - step) / (DECAY * steps))
         loss = weighted_loss(vlm.model, collate(next(batches), vlm.processor.pad_id))
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(vlm.model.parameters(), 1.0)
         for optimizer in optimizers:
             for group in optimizer.param_groups:
@@ -121,11 +119,12 @@ def train(vlm: Vlm, batches: Iterator[list[Encoded]], steps: int, learning_rate:
             optimizer.zero_grad(set_to_none=True)
         losses.append(loss.item())
         if (step + 1) % 50 == 0:
-            print(f"step {step + 1}/{steps} loss {np.mean(losses[-50:]):.4f} {time.process_time() - started:.0f} cpu-s", flush=True)
+            spent = time.process_time() - started
+            print(f"step {step + 1}/{steps} loss {np.mean(losses[-50:]):.4f} {spent:.0f} cpu-s", flush=True)
     vlm.model.eval()
 
 
-def weighted_loss(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+def weighted_loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Mean cross-entropy of the target tokens, by weight. The vocabulary head runs on target positions only."""
     hidden = model.model(**model_inputs(batch)).last_hidden_state[:, :-1]
     weights = batch["weights"][:, 1:]
@@ -139,9 +138,10 @@ def question_accuracy(vlm: Vlm, split: str, count: int, seed: int) -> dict[str, 
     rng = np.random.default_rng([seed, 11])
     right: dict[str, list[bool]] = {}
     prompts, keys, wanted = [], [], []
-    for kind, pool in (("image", scenes_of(split)), ("video", clips_of(split))):
+    pools: dict[str, Sequence[Scene | Clip]] = {"image": scenes_of(split), "video": clips_of(split)}
+    for kind, pool in pools.items():
         for _ in range(count):
-            item = pool[rng.integers(len(pool))]
+            item = pick(pool, rng)
             pixels = render(item, clean_look(rng))
             media = Segment(image=pixels) if kind == "image" else Segment(video=pixels)
             for fact, value in item.facts().items():

@@ -72,7 +72,8 @@ def render_scene(scene: Scene, look: Look | None = None) -> Pixels:
     dx, dy = OFFSET[scene.position]
     radius = RADIUS[scene.size] * look.scale
     alpha = coverage(scene.shape, dx + look.dx, dy + look.dy, radius)
-    return _develop(alpha[None], scene.color, scene.background, look)[0]
+    picture: Pixels = _develop(alpha[None], scene.color, scene.background, look)[0]
+    return picture
 
 
 def render_clip(clip: Clip, look: Look | None = None) -> Pixels:
@@ -119,7 +120,8 @@ def _develop(alphas: NDArray[np.float64], color: str, background: str, look: Loo
     pixels = 127.5 + (pixels - 127.5) * look.contrast + look.tint
     if look.noise > 0:
         pixels = pixels + np.random.default_rng(look.seed).standard_normal(pixels.shape, dtype=np.float32) * look.noise
-    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+    developed: Pixels = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+    return developed
 
 
 def _blur(planes: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
@@ -138,6 +140,6 @@ def _blur_matrix(sigma: float) -> NDArray[np.float64]:
 
 @cache
 def _pixel_centers() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    centers = np.arange(SIDE) - (SIDE - 1) / 2
+    centers = np.arange(SIDE, dtype=np.float64) - (SIDE - 1) / 2
     xs, ys = np.meshgrid(centers, centers)
     return xs, ys

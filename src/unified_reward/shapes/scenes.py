@@ -12,8 +12,11 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeVar
 
 import numpy as np
+
+T = TypeVar("T")
 
 SPLITS = ("train", "validation", "test")
 SIZES = ("small", "large")
@@ -99,12 +102,15 @@ def clips_of(split: str) -> tuple[Clip, ...]:
     return tuple(c for c in all_clips() if split_of(c) == split)
 
 
+def pick(pool: Sequence[T], rng: np.random.Generator) -> T:
+    return pool[int(rng.integers(len(pool)))]
+
+
 def changed(facts: Mapping[str, str], which: Sequence[str], rng: np.random.Generator) -> dict[str, str]:
     """`facts` with each fact of `which` set to another of its values."""
     other = dict(facts)
     for fact in which:
-        values = [v for v in VALUES[fact] if v != facts[fact]]
-        other[fact] = values[rng.integers(len(values))]
+        other[fact] = pick([v for v in VALUES[fact] if v != facts[fact]], rng)
     return other
 
 
