@@ -1,0 +1,77 @@
+"""generate: N candidates per training prompt from the policy, in shards that are committed one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import pyarrow as pa
+
+from unified_reward import progress
+from unified_reward.config import GenerateConfig, PolicyKind
+from unified_reward.records import Candidate, Prompt, from_row, schema_of, to_row
+from unified_reward.stages.context import StageContext, StageResult
+from unified_reward.stages.import_data import PROMPTS_DIFFUSION, PROMPTS_VLM
+from unified_reward.stages.media import MediaReader
+from unified_reward.store import DatasetWriter, ShardLedger
+
+CANDIDATES = "candidates"
+Drawn = Iterator[tuple[Candidate, bytes | None]]
+
+
+def run(context: StageContext) -> StageResult:
+    config = context.config(GenerateConfig)
+    data = context.dataset(prompts_name(context), Prompt)
+    prompts = [prompt for prompt in data.records() if prompt.split == "train"]
+    draw = _engine(context, config, MediaReader(data))
+    ledger = ShardLedger(context.store, f"{context.prefix}/shards", rows=len(prompts), size=config.shard_prompts)
+    writer = DatasetWriter(context.store, f"{context.prefix}/{CANDIDATES}", Candidate)
+
+    for shard in ledger.pending(context.dist.rank, context.dist.world_size):
+        rows = []
+        for candidate, media in draw(prompts[shard.start : shard.stop]):
+            if media is not None:
+                writer.add_media(media)
+            rows.append(to_row(candidate))
+        ledger.commit(shard, pa.Table.from_pylist(rows, schema=schema_of(Candidate)))
+        progress.report(shard.stop, len(prompts), "prompts", context.spec.policy)
+    context.dist.barrier()
+
+    with writer:
+        count, distinct = 0, set()
+        for row in ledger.rows(schema_of(Candidate)).to_pylist():
+            candidate = from_row(Candidate, row)
+            writer.add(candidate)
+            count, _ = count + 1, distinct.add((candidate.prompt_id, candidate.text or candidate.media))
+        reference = writer.commit()
+    metrics = {"prompts": len(prompts), "candidates": count, "distinct": len(distinct)}
+    context.track.metrics({name: float(value) for name, value in metrics.items()})
+    return StageResult(outputs={CANDIDATES: reference}, metrics=metrics)
+
+
+def prompts_name(context: StageContext) -> str:
+    """The input that holds the prompts of this policy's kind."""
+    return PROMPTS_DIFFUSION if context.spec.policy_kind is PolicyKind.DIFFUSION else PROMPTS_VLM
+
+
+def _engine(context: StageContext, config: GenerateConfig, media: MediaReader) -> Callable[[Sequence[Prompt]], Drawn]:
+    base, policy, seed = context.base(context.spec.policy_base), context.spec.policy, context.spec.seed
+    if context.spec.policy_kind is PolicyKind.DIFFUSION:
+        from unified_reward.generation.diffusion import Sampler, draw_candidates
+        from unified_reward.models.diffusion import load_image_policy
+
+        model = load_image_policy(base)
+        sampler = Sampler(steps=config.sampler_steps, guidance=config.guidance)
+        return lambda prompts: draw_candidates(
+            model, prompts, candidates=config.candidates, sampler=sampler, seed=seed, policy=policy, batch=config.batch
+        )
+    from unified_reward.generation.vlm import sample_candidates
+    from unified_reward.models.vlm import load_vlm
+
+    vlm = load_vlm(base)
+    return lambda prompts: (
+        (candidate, None)
+        for candidate in sample_candidates(
+            vlm, prompts, media, candidates=config.candidates, temperature=config.temperature,
+            max_new_tokens=config.max_new_tokens, seed=seed, policy=policy, batch=config.batch,
+        )
+    )  # fmt: skip

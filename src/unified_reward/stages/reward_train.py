@@ -1,0 +1,53 @@
+"""reward-train: the judge, by SFT on all judge tasks at once (paper, section III.A)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from unified_reward.config import RewardTrainConfig
+from unified_reward.errors import UserError
+from unified_reward.judge import load_pack
+from unified_reward.judge.render import record_segments
+from unified_reward.models.batching import Encoded, encode
+from unified_reward.models.vlm import load_vlm
+from unified_reward.records import JudgeRecord, Task
+from unified_reward.stages.context import StageContext, StageResult
+from unified_reward.stages.import_data import JUDGE_RECORDS
+from unified_reward.stages.media import MediaReader
+from unified_reward.stages.trained import export_model, train_stage
+from unified_reward.training.sft import SftObjective
+
+TEMPLATE_FILE = "template.yaml"
+
+
+def run(context: StageContext) -> StageResult:
+    config = context.config(RewardTrainConfig)
+    pack = load_pack(config.template)
+    vlm = load_vlm(context.base(config.base))
+    data = context.dataset(JUDGE_RECORDS, JudgeRecord)
+    records = [r for r in data.records() if r.split == "train" and r.task in _tasks(config)]
+    if not records:
+        raise UserError(field="rewardTrain.tasks", value=config.tasks or "all", why="the data have no such training record",
+                        fix="Choose other tasks, or import other data.")  # fmt: skip
+    media = MediaReader(data)
+
+    def example(index: int) -> Encoded:
+        return encode(vlm.processor, record_segments(records[index], pack, media, vlm.processor))
+
+    objective = SftObjective(vlm, example, context.dist)
+    result = train_stage(context, config, objective, dataset_size=len(records))
+    judge = export_model(context, "judge", vlm, result, extra={TEMPLATE_FILE: pack.to_yaml().encode()})
+    return StageResult(outputs={"judge": judge}, metrics=result.summary(), report={"curves": result.curves()})
+
+
+def _tasks(config: RewardTrainConfig) -> set[Task]:
+    unknown = [name for name in config.tasks if name not in set(Task)]
+    if unknown:
+        raise UserError(field="rewardTrain.tasks", value=unknown[0], why="there is no such judge task",
+                        fix=f"Use some of {', '.join(Task)}.")  # fmt: skip
+    return {Task(name) for name in config.tasks} or set(Task)
+
+
+def template_path(judge: Path) -> str:
+    """The template pack a judge was trained with, which travels with it."""
+    return str(judge / TEMPLATE_FILE)
