@@ -182,11 +182,13 @@ class Checkpointer:
         stored = _stored(metadata)
         tensors = model_tensors(root)
         _check_fit(step, tensors, stored)
-        state = empty_optimizer_tensors(root, optimizers, stored)
-        load({**tensors, **state}, storage_reader=reader, process_group=self._group)
         document = json.loads(reader.fetch(EXTRA).read_bytes())
+        hyper: Hyperparameters = document["hyperparameters"]
+        state = empty_optimizer_tensors(root, optimizers, stored)
         if optimizers:
-            hyper: Hyperparameters = document["hyperparameters"]
+            _check_optimizers(step, optimizers, state, stored, hyper)
+        load({**tensors, **state}, storage_reader=reader, process_group=self._group)
+        if optimizers:
             restore_optimizers(root, optimizers, state, hyper)
         return Restored(step, document["extra"])
 
@@ -312,6 +314,22 @@ def _check_fit(step: int, tensors: dict[str, Tensor], stored: dict[str, tuple[to
             raise CheckpointError(
                 f"{name} is {tuple(stored[name][0])} in {_name(step)}, but {tuple(tensor.shape)} in this model."
             )
+
+
+def _check_optimizers(
+    step: int,
+    optimizers: Sequence[Optimizer],
+    state: Mapping[str, Tensor],
+    stored: Mapping[str, object],
+    hyper: Hyperparameters,
+) -> None:
+    theirs, ours = [len(groups) for groups in hyper], [len(optimizer.param_groups) for optimizer in optimizers]
+    homeless = sorted(name for name in stored if name.startswith("optimizer.") and name not in state)
+    if theirs != ours or homeless:
+        raise CheckpointError(
+            f"{_name(step)} was made with other optimizers (parameter groups {theirs}, here {ours}; state without a place: "
+            f"{homeless[:1] or 'none'}). Resume with the same optimizer settings."
+        )
 
 
 def _workspace_prefix() -> str:

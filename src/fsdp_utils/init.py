@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -114,15 +115,23 @@ def _materialise(root: nn.Module, device: torch.device) -> dict[str, tuple[nn.Mo
         if buffer.is_meta and name in module._non_persistent_buffers_set
     }
     if any(tensor.is_meta for tensor in (*root.parameters(), *root.buffers())):
-        root.to_empty(device=device)
-        for module in root.modules():
-            tie: Callable[[], None] | None = getattr(module, "tie_weights", None)
-            if tie is not None:
-                tie()
+        with _same_objects():
+            root.to_empty(device=device)
     for module, name in unset.values():
         buffer = module.get_buffer(name)
         buffer.fill_(_sentinel(buffer.dtype))
     return unset
+
+
+@contextmanager
+def _same_objects() -> Iterator[None]:
+    """Let to_empty keep parameter objects: by default it makes a new one per module, which unties tied parameters."""
+    before = torch.__future__.get_swap_module_params_on_conversion()
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        yield
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(before)
 
 
 def _sentinel(dtype: torch.dtype) -> float | int | bool:

@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Protocol
 
-
 ARRIVING = ".arriving"
 
 
@@ -42,7 +41,9 @@ class LocalDirectory:
         _sync(local)
         try:
             os.replace(local, target)
-        except OSError:  # another filesystem: copy beside the target first, under a name that a repeated save takes again
+        except (
+            OSError
+        ):  # another filesystem: copy beside the target first, under a name that a repeated save takes again
             arriving = self.root / ARRIVING / key.replace("/", "%")
             arriving.parent.mkdir(exist_ok=True)
             shutil.copyfile(local, arriving)
@@ -63,9 +64,7 @@ class LocalDirectory:
         start = self.root / prefix
         folder = start if prefix.endswith("/") or not prefix else start.parent
         found = {
-            path.relative_to(self.root).as_posix(): path.stat().st_size
-            for path in folder.rglob("*")
-            if path.is_file()
+            path.relative_to(self.root).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()
         }
         kept = ((key, size) for key, size in sorted(found.items()) if not key.startswith(f"{ARRIVING}/"))
         return {key: size for key, size in kept if key.startswith(prefix)}

@@ -77,12 +77,7 @@ def empty_optimizer_tensors(
 def restore_optimizers(
     root: nn.Module, optimizers: Sequence[Optimizer], tensors: Mapping[str, Tensor], hyper: Hyperparameters
 ) -> None:
-    """Give each optimizer the loaded state and hyperparameters. Raises ValueError when its groups differ."""
-    if [len(groups) for groups in hyper] != [len(o.param_groups) for o in optimizers]:
-        raise ValueError(
-            f"the checkpoint has optimizers with {[len(groups) for groups in hyper]} parameter groups, "
-            f"this run {[len(o.param_groups) for o in optimizers]}. Resume with the same optimizer settings."
-        )
+    """Give each optimizer the loaded state and hyperparameters; their groups must be the stored ones."""
     for number, (optimizer, groups) in enumerate(zip(optimizers, hyper, strict=True)):
         state: dict[int, dict[str, Tensor]] = {}
         for index, (name, _) in enumerate(_named(root, optimizer)):

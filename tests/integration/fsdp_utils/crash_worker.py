@@ -33,7 +33,9 @@ def main() -> None:
     context = DistContext.init("cpu")
     torch.manual_seed(0)
     model = nn.Linear(4, 4)
-    checkpoints = Checkpointer(DiesStoring(root, last), context, staging=root / ".staging", asynchronous=last == "COMMIT")
+    checkpoints = Checkpointer(
+        DiesStoring(root, last), context, staging=root / ".staging", asynchronous=last == "COMMIT"
+    )
     for step in (1, 2):
         with torch.no_grad():
             model.weight.fill_(step)

@@ -26,7 +26,9 @@ def crashed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Directory left by a process that died at each point; the processes run side by side."""
     folder = tmp_path_factory.mktemp("crash")
     started = {
-        point: subprocess.Popen([sys.executable, str(WORKER), str(folder / point), last], env=os.environ | {"OMP_NUM_THREADS": "1"})
+        point: subprocess.Popen(
+            [sys.executable, str(WORKER), str(folder / point), last], env=os.environ | {"OMP_NUM_THREADS": "1"}
+        )
         for point, last in POINTS.items()
     }
     codes = {point: process.wait(timeout=120) for point, process in started.items()}
@@ -42,7 +44,9 @@ def context() -> Iterator[DistContext]:
 
 
 @pytest.mark.parametrize("point", list(POINTS))
-def test_the_step_before_is_loaded_and_saving_goes_on(crashed: dict[str, Path], point: str, context: DistContext) -> None:
+def test_the_step_before_is_loaded_and_saving_goes_on(
+    crashed: dict[str, Path], point: str, context: DistContext
+) -> None:
     root = crashed[point]
     assert list((root / ".staging").iterdir())  # the dead process left its workspace
     checkpoints = Checkpointer.local(root, context)

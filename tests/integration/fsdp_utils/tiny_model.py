@@ -62,10 +62,14 @@ class SummedLoss(nn.Module):
         return total
 
 
-def decoder_units(model: Qwen2_5_VLForConditionalGeneration, *, tied: bool = False) -> list[nn.Module | list[nn.Module]]:
+def decoder_units(
+    model: Qwen2_5_VLForConditionalGeneration, *, tied: bool = False
+) -> list[nn.Module | list[nn.Module]]:
     """Each decoder layer, the embedding, norm and head together; the vision tower is left to the root."""
     language = model.model.language_model
     ends: list[nn.Module | list[nn.Module]] = (
-        [[language.embed_tokens, language.norm, model.lm_head]] if tied else [language.embed_tokens, [language.norm, model.lm_head]]
+        [[language.embed_tokens, language.norm, model.lm_head]]
+        if tied
+        else [language.embed_tokens, [language.norm, model.lm_head]]
     )
     return [*language.layers, *ends]

@@ -54,7 +54,9 @@ def max_difference(left: dict[str, Tensor], right: dict[str, Tensor]) -> float:
     return max(float((left[name] - right[name]).abs().max()) for name in left.keys() | right.keys())
 
 
-def sharded(context: DistContext, *, tied: bool = False, replicate: int = 1, remat: bool = False, **options: Any) -> SummedLoss:
+def sharded(
+    context: DistContext, *, tied: bool = False, replicate: int = 1, remat: bool = False, **options: Any
+) -> SummedLoss:
     root = SummedLoss(tiny_model(tied=tied))
     if remat:
         checkpoint_activations(root.model.model.language_model.layers)
@@ -126,7 +128,11 @@ def check_clip(context: DistContext, folder: Path) -> dict[str, Any]:
     backward_rows = [one for part in MIXED for one in part]
     (plain(backward_rows) / (TOKENS * len(backward_rows))).backward()
     norm, expected = clip_grad_norm(root.parameters(), 0.05), nn.utils.clip_grad_norm_(plain.parameters(), 0.05)
-    return {"norm": float(norm), "expected": float(expected), "difference": max_difference(gradients(root), gradients(plain))}
+    return {
+        "norm": float(norm),
+        "expected": float(expected),
+        "difference": max_difference(gradients(root), gradients(plain)),
+    }
 
 
 def check_muon(context: DistContext, folder: Path) -> dict[str, Any]:
@@ -153,7 +159,9 @@ def check_precision(context: DistContext, folder: Path) -> dict[str, Any]:
     del folder
     root = SummedLoss(tiny_model())
     frozen = freeze(root, lambda name: ".visual." in name)
-    plan = ShardingPlan(make_mesh("cpu", context.world_size), decoder_units(root.model), mixed_precision(torch.bfloat16))
+    plan = ShardingPlan(
+        make_mesh("cpu", context.world_size), decoder_units(root.model), mixed_precision(torch.bfloat16)
+    )
     apply_fsdp(root, plan)
     backward(root, EVEN[context.rank], context)
     found = gradients(root)
@@ -182,7 +190,9 @@ def check_init(context: DistContext, folder: Path) -> dict[str, Any]:
         loaded = init_from_files(root, DirectoryReader(source), context.device, model=model)
         with torch.no_grad():
             loss, expected = float(root(PICTURES + TEXTS)), float(SummedLoss(plain)(PICTURES + TEXTS))
-        weights = max_difference({n: full(p) for n, p in root.named_parameters()}, dict(SummedLoss(plain).named_parameters()))
+        weights = max_difference(
+            {n: full(p) for n, p in root.named_parameters()}, dict(SummedLoss(plain).named_parameters())
+        )
         size = sum(p.numel() * 4 for p in plain.parameters())
         buffers = max_difference(dict(model.named_buffers()), dict(plain.named_buffers()))
         found[str(tied)] = {
