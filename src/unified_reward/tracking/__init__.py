@@ -1,6 +1,6 @@
 """MLflow runs, figures and the report page of a run.
 
-    runs      tracked_run: what a stage logs, written to a spool on disk and never waiting for MLflow
+    runs      stage_run: what a stage logs, written to a spool on disk and never waiting for MLflow
     buffer    Courier: brings spools to MLflow, in the stage's process or once in the launcher for all stages
     parents   calls that wait for MLflow: open_parent, close_dangling, prepare
     links     the command that serves MLflow's page, and links into it
@@ -14,7 +14,7 @@ from unified_reward.tracking.buffer import Backlog, Courier
 from unified_reward.tracking.delivery import FAILED, FINISHED, KILLED, UnavailableError
 from unified_reward.tracking.links import run_url, runs_url, ui_command
 from unified_reward.tracking.parents import close_dangling, close_run, find_run_id, open_parent, prepare
-from unified_reward.tracking.runs import SPOOL_ENVIRONMENT, Run, Target, embedded_uri, tracked_run
+from unified_reward.tracking.runs import SPOOL_ENVIRONMENT, StageRun, Target, embedded_uri, stage_run
 
 __all__ = [
     "FAILED",
@@ -23,7 +23,7 @@ __all__ = [
     "SPOOL_ENVIRONMENT",
     "Backlog",
     "Courier",
-    "Run",
+    "StageRun",
     "Target",
     "UnavailableError",
     "close_dangling",
@@ -34,6 +34,6 @@ __all__ = [
     "prepare",
     "run_url",
     "runs_url",
-    "tracked_run",
+    "stage_run",
     "ui_command",
 ]

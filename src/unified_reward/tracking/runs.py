@@ -1,6 +1,6 @@
 """Runs in MLflow as the rest of the code sees them: a parent for the whole method, a child for each stage.
 
-    with tracked_run(target, spools, key=..., name="reward-train", parent_key=...) as run:
+    with stage_run(target, spools, key=..., name="reward-train", parent_key=...) as run:
         run.params(config)
         run.metrics({"loss": 0.3}, step=1)
 
@@ -29,7 +29,7 @@ from unified_reward.errors import UserError
 from unified_reward.tracking import system
 from unified_reward.tracking.buffer import CLOSE_TIMEOUT_S, Courier
 from unified_reward.tracking.delivery import FAILED, FINISHED, KILLED, check_uri
-from unified_reward.tracking.spool import Entry, SpoolWriter
+from unified_reward.tracking.spool import Entry, SpoolWriter, load_cursor
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,12 +62,17 @@ def embedded_uri(directory: Path) -> str:
     return f"sqlite:///{directory.absolute() / 'mlflow.db'}"
 
 
-class Run:
+class StageRun:
     """What one run logs. Every method returns at once, and none raises because of MLflow."""
 
     def __init__(self, spool: SpoolWriter | None) -> None:
         self._spool = spool
         self._lost = 0
+
+    @property
+    def run_id(self) -> str:
+        """MLflow's id of this run; "" until MLflow has been told of it, and where tracking is off."""
+        return load_cursor(self._spool.directory).run_id if self._spool else ""
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Parameters; nested mappings become `outer.inner`, long values are cut, None and empty ones left out."""
@@ -190,7 +195,7 @@ class Run:
 
 
 @contextlib.contextmanager
-def tracked_run(
+def stage_run(
     target: Target | None,
     spool_root: Path,
     *,
@@ -201,7 +206,7 @@ def tracked_run(
     tags: Mapping[str, str] | None = None,
     system_metrics: bool = True,
     close_timeout_s: float = CLOSE_TIMEOUT_S,
-) -> Iterator[Run]:
+) -> Iterator[StageRun]:
     """A run for the length of the block; without a target (ranks > 0, tracking off) one that logs nothing.
 
     key: names the execution ([A-Za-z0-9._-]); the same key resumes the same MLflow run.
@@ -210,14 +215,14 @@ def tracked_run(
     `spool_root` is not used. Otherwise a thread of this process delivers, and `close_timeout_s` bounds its last wait.
     """
     if target is None:
-        yield Run(None)
+        yield StageRun(None)
         return
     delivered_elsewhere = os.environ.get(SPOOL_ENVIRONMENT, "")
     root = Path(delivered_elsewhere or spool_root)
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,200}", key):
         raise ValueError(f"run key {key!r}: letters, digits, '.', '_' and '-' only")
     spool = SpoolWriter(root / key)
-    run = Run(spool)
+    run = StageRun(spool)
     spool.append({
         "op": "open",
         "uri": target.uri,
@@ -297,7 +302,7 @@ def _terminable() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _sampled(run: Run, enabled: bool) -> Iterator[None]:
+def _sampled(run: StageRun, enabled: bool) -> Iterator[None]:
     if not enabled:
         yield
         return
