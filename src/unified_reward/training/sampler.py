@@ -64,6 +64,10 @@ class ElasticSampler:
         self._position += self.global_batch
         return ids
 
+    def advance(self, batches: int) -> None:
+        """Skip this many global batches."""
+        self._position += batches * self.global_batch
+
     def peek(self, position: int, count: int) -> Indices:
         """The ids at stream positions [position, position + count), [count] int64."""
         stream = np.arange(position, position + count, dtype=np.int64)
