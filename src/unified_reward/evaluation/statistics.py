@@ -19,7 +19,9 @@ def wilson_interval(right: float, count: int) -> tuple[float, float]:
     share, z2 = right / count, Z_95**2
     centre = (share + z2 / (2 * count)) / (1 + z2 / count)
     half = Z_95 / (1 + z2 / count) * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    low = 0.0 if right == 0 else centre - half  # exactly, without rounding
+    high = 1.0 if right == count else centre + half
+    return low, high
 
 
 def bootstrap_interval(

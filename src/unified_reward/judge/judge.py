@@ -137,7 +137,7 @@ class Judge:
         answers: dict[Query, Answer] = {}
         for window in _cut(queries, WINDOW * self.batch):
             asked = [self._asked(query) for query in window]
-            self._reader.features((one.prompt for one in asked), self._shelf.features)
+            self._reader.features([one.prompt for one in asked], self._shelf.features)
             for task in sorted({query.task for query in window}):
                 tree, rationale = self._tree(task), self.pack.template(task).rationale
                 same = sorted((one for one in asked if one.query.task is task), key=lambda one: len(one.prompt))

@@ -262,8 +262,8 @@ def _template(key: str, value: Any, replacements: dict[Any, Any]) -> PairTemplat
     task = Task(key)
     if isinstance(value, dict) and isinstance(value.get("prompt"), str):
         prompt = value["prompt"]
-        for old, new in replacements.items():
-            prompt = prompt.replace(str(old), str(new))
+        for old in sorted(replacements, key=lambda old: -len(str(old))):  # a text before the texts it contains
+            prompt = prompt.replace(str(old), str(replacements[old]))
         value = {**value, "prompt": prompt}
     kind: type[PairTemplate] | type[PointTemplate] = PairTemplate if task.mode is Mode.PAIR else PointTemplate
     try:
@@ -285,7 +285,7 @@ def _check_placeholders(prompt: str, task: Task) -> None:
     if missing := [name for name in answers if name not in used]:
         raise _fault(field, prompt, f"{missing[0]} is missing, so the judge would not see it", f"Add {missing[0]}.")
     numbered = used & {"{media_1}", "{media_2}"}
-    if numbered and "{media}" in used:
+    if any(prompt.count(name) > 1 for name in MEDIA) or (numbered and "{media}" in used):
         raise _fault(field, prompt, "it shows media twice", "Use {media}, or {media_1} and {media_2}.")
     if numbered == {"{media_2}"} or (len(numbered) == 1 and task.subject is Subject.GENERATION
                                      and task.mode is Mode.PAIR):  # fmt: skip

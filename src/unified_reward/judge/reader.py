@@ -7,7 +7,7 @@ padding and other rows are masked, positions are its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,7 +108,7 @@ class Reader:
         self._texts: dict[int, str] = {}
 
     @torch.inference_mode()
-    def features(self, encoded: Iterable[Encoded], known: dict[int, Tensor]) -> None:
+    def features(self, encoded: Sequence[Encoded], known: dict[int, Tensor]) -> None:
         """Vision features of every medium in `encoded`, each once, into `known` by the identity of its patches."""
         for kind in (IMAGE, VIDEO):
             new = {

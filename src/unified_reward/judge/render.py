@@ -121,7 +121,7 @@ def _user_segments(query: Query, pack: Pack, media: MediaSource, processor: VlmP
                 segments.extend(_media_segments(media(digest), pack))
         else:
             segments.append(Segment(text=clean(words[part], processor) if part in words else part))
-    return _joined(segments)
+    return segments
 
 
 def _answers(query: Query) -> dict[str, str]:
@@ -145,18 +145,6 @@ def _media_segments(pixels: NDArray[np.uint8], pack: Pack) -> list[Segment]:
     if pack.video == "frames":
         return [Segment(image=frame) for frame in pixels]
     return [Segment(video=pixels)]
-
-
-def _joined(segments: list[Segment]) -> list[Segment]:
-    """Neighbouring prompt texts as one, so that they are tokenised as the whole they are."""
-    out: list[Segment] = []
-    for segment in segments:
-        is_text = segment.image is None and segment.video is None
-        if is_text and out and out[-1].image is None and out[-1].video is None:
-            out[-1] = Segment(text=out[-1].text + segment.text)
-        elif segment.text or not is_text:
-            out.append(segment)
-    return out
 
 
 def _unlabelled(record: JudgeRecord, field: str, why: str, fix: str) -> UserError:

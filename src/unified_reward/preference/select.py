@@ -10,10 +10,13 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from unified_reward.preference.rank import Judged, RankedPair
 from unified_reward.preference.sift import Dropped, Rules, Sifted, sift
 from unified_reward.records import Candidate, Mode, PreferencePair, Prompt, Verdict
+
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ def limited(rows: Sequence[PreferencePair], limit: int, *, seed: int = 0) -> lis
     return [replace(row, dropped=Dropped.LIMIT.value) if row.prompt_id in beyond else row for row in rows]
 
 
-def equalised(by_way: Mapping[str, Sequence[PreferencePair]], *, seed: int = 0) -> dict[str, list[PreferencePair]]:
+def equalised(by_way: Mapping[Key, Sequence[PreferencePair]], *, seed: int = 0) -> dict[Key, list[PreferencePair]]:
     """Each way cut to the number of pairs of the smallest, for an ablation at equal numbers."""
     smallest = min(sum(not row.dropped for row in rows) for rows in by_way.values())
     if smallest == 0:
