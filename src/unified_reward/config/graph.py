@@ -1,0 +1,67 @@
+"""The stages of a run, and for each input which stage's output it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from unified_reward.config.run import AlignmentRun, PolicyKind, PolicySpec
+from unified_reward.config.stages import Stage, StageConfig
+
+
+@dataclass(frozen=True)
+class Source:
+    """An output: of which node, under which name."""
+
+    node: str
+    output: str
+
+
+@dataclass(frozen=True)
+class Node:
+    """One stage of one run, or of one policy of it. id: `reward-train`, `score/vlm`."""
+
+    stage: Stage
+    config: StageConfig
+    seed: int
+    policy: PolicySpec | None = None
+    inputs: dict[str, Source] = field(default_factory=dict)
+    models: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        return f"{self.stage}/{self.policy.name}" if self.policy else self.stage.value
+
+    @property
+    def needs(self) -> set[str]:
+        return {source.node for source in self.inputs.values()}
+
+
+def build_graph(run: AlignmentRun) -> dict[str, Node]:
+    """All nodes by id, each after those it needs."""
+    spec = run.spec
+    records = {"judge_records": Source(Stage.IMPORT, "judge_records")}
+    judge = {"judge": Source(Stage.REWARD_TRAIN, "judge")}
+    nodes = [
+        Node(Stage.IMPORT, spec.import_, spec.seed),
+        Node(Stage.REWARD_TRAIN, spec.reward_train, spec.seed, inputs=records, models={"base": spec.reward_train.base}),
+        Node(Stage.REWARD_EVAL, spec.reward_eval, spec.seed, inputs={**records, **judge}),
+    ]
+    for policy in spec.expanded_policies():
+        nodes += _policy_nodes(policy, spec.seed + policy.seed)
+    return {node.id: node for node in nodes}
+
+
+def _policy_nodes(policy: PolicySpec, seed: int) -> list[Node]:
+    prompts_name = "prompts_diffusion" if policy.kind is PolicyKind.DIFFUSION else "prompts_vlm"
+    prompts = {prompts_name: Source(Stage.IMPORT, prompts_name)}
+    candidates = {"candidates": Source(f"{Stage.GENERATE}/{policy.name}", "candidates")}
+    pairs = {"pairs": Source(f"{Stage.SCORE}/{policy.name}", "pairs")}
+    aligned = {"policy": Source(f"{Stage.DPO_TRAIN}/{policy.name}", "policy")}
+    judge = {"judge": Source(Stage.REWARD_TRAIN, "judge")}
+    base = {"policy_base": policy.base}
+    return [
+        Node(Stage.GENERATE, policy.generate, seed, policy, prompts, base),
+        Node(Stage.SCORE, policy.score, seed, policy, {**prompts, **candidates, **judge}),
+        Node(Stage.DPO_TRAIN, policy.dpo_train, seed, policy, {**prompts, **candidates, **pairs}, base),
+        Node(Stage.POLICY_EVAL, policy.policy_eval, seed, policy, {**prompts, **aligned}, base),
+    ]

@@ -1,0 +1,149 @@
+"""Pure: what is known of a run's stages -> what to do next. Both executors (this machine, the cluster) drive it.
+
+Nothing here does I/O or reads a clock, so every rule is a table of values in the tests:
+- a stage starts only when all it needs are done; at most one attempt of a stage is alive;
+- a finished run stays finished; attempts only count up;
+- a retry is bounded by its cause: what a person must mend is never retried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """Of a stage."""
+
+    WAITING = "Waiting"
+    RUNNING = "Running"
+    DONE = "Done"
+    FAILED = "Failed"
+    CANCELLED = "Cancelled"
+
+
+class RunState(StrEnum):
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    CANCELLED = "Cancelled"
+
+
+class Cause(StrEnum):
+    """Why an attempt ended without a result."""
+
+    USER = "UserError"  # exit 2: something a person must mend
+    PREEMPTED = "Preempted"  # SIGTERM from outside (143), a lost node
+    MEMORY = "OutOfMemory"
+    CRASHED = "Crashed"  # anything else
+
+
+@dataclass(frozen=True)
+class Limits:
+    """slots: processes at once. retries: further attempts after failures of each cause. backoff: seconds, doubled each time."""
+
+    slots: int
+    retries: Mapping[Cause, int]
+    backoff_seconds: float = 1.0
+
+    @classmethod
+    def default(cls, slots: int) -> Limits:
+        return cls(slots, {Cause.USER: 0, Cause.PREEMPTED: 20, Cause.MEMORY: 1, Cause.CRASHED: 1})
+
+
+@dataclass(frozen=True)
+class View:
+    """What is known of a stage. processes: slots it takes. committed: its result is in the store.
+
+    failures: causes of the attempts that ended without one, in order. last_ended: when the last of them did.
+    """
+
+    id: str
+    needs: frozenset[str]
+    processes: int
+    state: State
+    committed: bool = False
+    failures: tuple[Cause, ...] = ()
+    last_ended: float = 0.0
+
+
+@dataclass(frozen=True)
+class Action:
+    kind: ActionKind
+    node: str
+    attempt: int = 1
+
+
+class ActionKind(StrEnum):
+    REUSE = "reuse"  # its result is there: mark it done
+    LAUNCH = "launch"
+    STOP = "stop"
+    FAIL = "fail"  # no further attempt
+
+
+@dataclass(frozen=True)
+class Decision:
+    actions: tuple[Action, ...]
+    state: RunState
+    next_look: float | None = None  # seconds since the epoch at which waiting for a backoff ends
+
+
+def decide(views: Sequence[View], limits: Limits, *, now: float, cancelled: bool = False) -> Decision:
+    """The next actions. Given in the same order, the same views give the same decision."""
+    by_id = {view.id: view for view in views}
+    if cancelled:
+        alive = [Action(ActionKind.STOP, v.id) for v in views if v.state is State.RUNNING]
+        ended = all(v.state is State.DONE for v in views)
+        return Decision(tuple(alive), RunState.SUCCEEDED if ended else RunState.CANCELLED)
+    actions: list[Action] = []
+    free = limits.slots - sum(v.processes for v in views if v.state is State.RUNNING)
+    failed = {v.id for v in views if v.state is State.FAILED}
+    next_look: float | None = None
+    for view in views:
+        if view.state is not State.WAITING or any(by_id[need].state is not State.DONE for need in view.needs):
+            continue
+        if view.committed:
+            actions.append(Action(ActionKind.REUSE, view.id))
+            continue
+        if not _may_retry(view, limits):
+            actions.append(Action(ActionKind.FAIL, view.id))
+            failed.add(view.id)
+            continue
+        ready_at = view.last_ended + _backoff(view, limits)
+        if ready_at > now:
+            next_look = min(ready_at, next_look) if next_look else ready_at
+        elif failed:
+            continue  # let what runs finish; start nothing new for a run that has failed
+        elif min(view.processes, limits.slots) <= free:
+            free -= view.processes
+            actions.append(Action(ActionKind.LAUNCH, view.id, len(view.failures) + 1))
+    return Decision(tuple(actions), _state(views, failed, actions), next_look)
+
+
+def _state(views: Sequence[View], failed: set[str], actions: Sequence[Action]) -> RunState:
+    if all(v.state is State.DONE for v in views):
+        return RunState.SUCCEEDED
+    busy = any(v.state is State.RUNNING for v in views) or any(
+        a.kind in (ActionKind.LAUNCH, ActionKind.REUSE) for a in actions
+    )
+    return RunState.FAILED if failed and not busy else RunState.RUNNING
+
+
+def _may_retry(view: View, limits: Limits) -> bool:
+    return all(view.failures.count(cause) <= limits.retries[cause] for cause in set(view.failures))
+
+
+def _backoff(view: View, limits: Limits) -> float:
+    return limits.backoff_seconds * 2 ** min(len(view.failures) - 1, 6) if view.failures else 0.0
+
+
+def cause_of(exit_code: int | None, *, stopped_by_us: bool = False) -> Cause:
+    """The cause behind an exit code. None: it vanished without one (kill -9). 137: SIGKILL, as the kernel's OOM killer sends."""
+    if stopped_by_us or exit_code == 143:
+        return Cause.PREEMPTED
+    if exit_code == 2:
+        return Cause.USER
+    if exit_code == 137:
+        return Cause.MEMORY
+    return Cause.CRASHED
