@@ -8,7 +8,7 @@ Source: kellerjordan.github.io/posts/muon; step size: arXiv 2502.16982.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,16 +89,20 @@ class Muon(Optimizer):
             local.add_(update, alpha=-lr * 0.2 * math.sqrt(max(parameter.shape)))
 
 
-def split_params(module: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
+def split_params(
+    module: nn.Module, exclude: Collection[nn.Module] = ()
+) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
     """(matrices for Muon, the rest for AdamW), name -> trainable parameter; works before and after sharding.
 
     Muon's are the weights of nn.Linear inside the network; embeddings, output heads (what `get_output_embeddings`
     returns, or shares its weight with an embedding), norms, biases and convolutions are AdamW's.
+    exclude: more linear layers for AdamW, such as the last one of a diffusion model.
     """
     lookups: list[Any] = [getattr(m, "get_output_embeddings", None) for m in module.modules()]
     heads = [lookup() for lookup in lookups if callable(lookup)]
     outer: set[int] = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
     outer |= {id(head.weight) for head in heads if head is not None}
+    outer |= {id(parameter) for layer in exclude for parameter in layer.parameters()}
     hidden = {id(m.weight) for m in module.modules() if isinstance(m, nn.Linear)} - outer
     named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     muon = {name: parameter for name, parameter in named.items() if id(parameter) in hidden and parameter.ndim == 2}

@@ -74,5 +74,6 @@ def test_only_hidden_matrices_are_muons(tied: bool) -> None:
         model.head.weight = model.embed.weight
     muon, rest = split_params(nn.Sequential(model))
     assert set(muon) == {"0.hidden.weight"}
+    assert split_params(model, exclude=[model.hidden])[0] == {}
     expected = {"embed.weight", "hidden.bias", "norm.weight", "norm.bias", "conv.weight", "conv.bias"}
     assert set(rest) == {f"0.{name}" for name in expected | (set() if tied else {"head.weight"})}
