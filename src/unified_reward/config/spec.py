@@ -23,7 +23,7 @@ class StageSpec(Model):
 
     key: names the output, `stages/<stage>/<key>/`. inputs: pinned by digest. policy_*: only for per-policy stages;
     policy_base is a model reference (`builtin:`, a directory or `store:PREFIX`). work_dir: scratch on this machine
-    that survives a restart (checkpoints). status_dir: where progress is written.
+    that survives a restart. parent_key: names the tracking run of the whole AlignmentRun.
     """
 
     stage: Stage
@@ -38,7 +38,7 @@ class StageSpec(Model):
     policy_base: str = ""
     work_dir: str
     tracking: TrackingSpec | None = None
-    parent_run_id: str = ""
+    parent_key: str = ""
 
     def stage_config(self) -> StageConfig:
         return STAGE_CONFIGS[self.stage].model_validate(self.config)

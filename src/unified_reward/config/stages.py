@@ -154,6 +154,9 @@ class DpoTrainConfig(TrainLoopConfig):
     loss: str = Field("sigmoid", description="VLM: name in the loss table (sigmoid, ipo, hinge, robust, ...)")
     label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="VLM: share of labels taken to be wrong")
     validation_prompts: int = Field(200, ge=0, description="validation prompts answered at each validation")
+    validation_tokens: int = Field(24, ge=1, le=32768, description="VLM: longest validation answer in tokens")
+    validation_images: int = Field(16, ge=1, description="diffusion: images drawn for each validation caption")
+    validation_steps: int = Field(12, ge=1, le=1000, description="diffusion: denoising steps of validation images")
 
 
 class PolicyEvalConfig(StageConfig):

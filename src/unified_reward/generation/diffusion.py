@@ -31,6 +31,14 @@ def candidates(
         ), png(image)  # fmt: skip
 
 
+def draw_for_prompts(
+    policy: ImagePolicy, prompts: Sequence[Prompt], each: int, sampler: DiffusionSampler, *, seed: int
+) -> list[Pixels]:
+    """`each` images per prompt, in the order of the prompts: uint8 [H, W, 3]."""
+    rows = [(prompt, index, candidate_seed(seed, prompt.id, index)) for prompt in prompts for index in range(each)]
+    return [image for batch in _draw(policy, rows, sampler) for image in batch]
+
+
 def png(image: Pixels) -> bytes:
     """Lossless PNG of uint8 [H, W, 3]."""
     buffer = io.BytesIO()

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from unified_reward.config import StageConfig, StageSpec
 from unified_reward.config.spec import ArtifactRef
-from unified_reward.models.refs import model_directory
+from unified_reward.models.refs import model_digest, model_directory
 from unified_reward.records import JudgeRecord
 from unified_reward.store import Dataset, ObjectStore, open_artifact
 
 if TYPE_CHECKING:
-    from fsdp_utils import DistContext
-    from unified_reward.tracking import StageRun
+    from fsdp_utils.context import DistContext
+    from unified_reward.tracking import Run
 
 COMMIT = "_stage.json"
 ConfigType = TypeVar("ConfigType", bound=StageConfig)
@@ -41,7 +41,7 @@ class StageContext:
     spec: StageSpec
     store: ObjectStore
     dist: DistContext
-    track: StageRun
+    track: Run
     work_dir: Path
 
     @property
@@ -70,6 +70,10 @@ class StageContext:
         """The local directory of a model one starts from."""
         return model_directory(ref, self.store, self.cache)
 
+    def base_digest(self, ref: str) -> str:
+        """sha256 (hex) of a model one starts from."""
+        return model_digest(ref, self.store)
+
 
 @dataclass(frozen=True)
 class Commit:
@@ -83,7 +87,6 @@ class Commit:
     report: dict[str, Any]
     config: dict[str, Any]
     inputs: dict[str, ArtifactRef]
-    mlflow_run_id: str
     seconds: float
     finished: float
 
@@ -93,10 +96,10 @@ def commit(context: StageContext, result: StageResult, *, started: float) -> Com
     spec = context.spec
     done = Commit(
         stage=spec.stage.value, key=spec.key, policy=spec.policy, outputs=result.outputs, metrics=result.metrics,
-        report=result.report, config=spec.config, inputs=spec.inputs, mlflow_run_id=context.track.run_id,
-        seconds=time.time() - started, finished=time.time(),
+        report=result.report, config=spec.config, inputs=spec.inputs, seconds=time.time() - started, finished=time.time(),
     )  # fmt: skip
     context.store.put_if_absent(f"{spec.output_prefix}/{COMMIT}", json.dumps(_plain(done), indent=1).encode())
+    write_pointer(context.store, spec.run, f"{spec.stage}/{spec.policy}" if spec.policy else spec.stage.value, spec.key)
     return done
 
 
@@ -109,6 +112,17 @@ def read_commit(store: ObjectStore, stage: str, key: str) -> Commit | None:
     for name in ("outputs", "inputs"):
         values[name] = {key: ArtifactRef.model_validate(ref) for key, ref in values[name].items()}
     return Commit(**values)
+
+
+def write_pointer(store: ObjectStore, run: str, node: str, key: str) -> None:
+    """Note which key a run's stage has now; the only thing in the store that changes."""
+    store.put(f"runs/{run}/{node}.json", json.dumps({"key": key}).encode())
+
+
+def read_pointer(store: ObjectStore, run: str, node: str) -> str:
+    """The key that a run's stage has now, "" when it has none."""
+    path = f"runs/{run}/{node}.json"
+    return str(json.loads(store.get(path))["key"]) if store.head(path) else ""
 
 
 def _plain(value: Commit) -> dict[str, Any]:

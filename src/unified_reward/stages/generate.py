@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 
@@ -15,7 +16,7 @@ from unified_reward.stages.media import MediaReader
 from unified_reward.store import DatasetWriter, ShardLedger
 
 CANDIDATES = "candidates"
-Drawn = Iterator[tuple[Candidate, bytes | None]]
+Drawn = Iterable[tuple[Candidate, bytes | None]]
 
 
 def run(context: StageContext) -> StageResult:
@@ -29,9 +30,8 @@ def run(context: StageContext) -> StageResult:
     for shard in ledger.pending(context.dist.rank, context.dist.world_size):
         rows = []
         for candidate, media in draw(prompts[shard.start : shard.stop]):
-            if media is not None:
-                writer.add_media(media)
-            rows.append(to_row(candidate))
+            digest = "" if media is None else writer.add_media(media)
+            rows.append(to_row(replace(candidate, media=digest)))
         ledger.commit(shard, pa.Table.from_pylist(rows, schema=schema_of(Candidate)))
         progress.report(shard.stop, len(prompts), "prompts", context.spec.policy)
     context.dist.barrier()
@@ -41,7 +41,8 @@ def run(context: StageContext) -> StageResult:
         for row in ledger.rows(schema_of(Candidate)).to_pylist():
             candidate = from_row(Candidate, row)
             writer.add(candidate)
-            count, _ = count + 1, distinct.add((candidate.prompt_id, candidate.text or candidate.media))
+            count += 1
+            distinct.add((candidate.prompt_id, candidate.text or candidate.media))
         reference = writer.commit()
     metrics = {"prompts": len(prompts), "candidates": count, "distinct": len(distinct)}
     context.track.metrics({name: float(value) for name, value in metrics.items()})
@@ -56,14 +57,13 @@ def prompts_name(context: StageContext) -> str:
 def _engine(context: StageContext, config: GenerateConfig, media: MediaReader) -> Callable[[Sequence[Prompt]], Drawn]:
     base, policy, seed = context.base(context.spec.policy_base), context.spec.policy, context.spec.seed
     if context.spec.policy_kind is PolicyKind.DIFFUSION:
-        from unified_reward.generation.diffusion import Sampler, draw_candidates
+        from unified_reward.generation.diffusion import candidates
         from unified_reward.models.diffusion import load_image_policy
+        from unified_reward.models.diffusion_sampler import DiffusionSampler
 
         model = load_image_policy(base)
-        sampler = Sampler(steps=config.sampler_steps, guidance=config.guidance)
-        return lambda prompts: draw_candidates(
-            model, prompts, candidates=config.candidates, sampler=sampler, seed=seed, policy=policy, batch=config.batch
-        )
+        sampler = DiffusionSampler(config.sampler_steps, config.guidance, config.batch)
+        return lambda prompts: candidates(model, prompts, config.candidates, sampler, seed=seed, name=policy)
     from unified_reward.generation.vlm import sample_candidates
     from unified_reward.models.vlm import load_vlm
 

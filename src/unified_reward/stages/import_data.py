@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from unified_reward import progress
@@ -42,13 +43,15 @@ def _import_shapes(context: StageContext, config: ImportConfig) -> StageResult:
 
     def vlm_prompts() -> Iterable[tuple[Prompt, Mapping[str, bytes]]]:
         yield from dataset.policy_prompts("train", config.prompts, seed)
-        yield from dataset.policy_prompts("val", config.eval_prompts, seed)
+        yield from dataset.policy_prompts("validation", config.eval_prompts, seed)
         yield from dataset.policy_prompts("test", config.eval_prompts, seed)
 
     def image_prompts() -> Iterable[tuple[Prompt, Mapping[str, bytes]]]:
-        for split in ("train", "val", "test"):
+        for split in ("train", "validation", "test"):
+            repeats = config.image_repeats if split == "train" else 1
             for prompt in dataset.image_prompts(split):
-                yield prompt, {}
+                for number in range(repeats):
+                    yield replace(prompt, id=f"{prompt.id}-{number}"), {}
 
     meta = {"source": dataset.SOURCE, "licence": "Apache-2.0 (drawn by this package)", "seed": seed}
     return StageResult(
@@ -65,7 +68,7 @@ def _import_files(context: StageContext, config: ImportConfig) -> StageResult:
     from unified_reward.data.files import read_files
 
     rows = _Rows(context, 0)
-    found = read_files(config)
+    found = read_files(config, context.spec.seed)
     card = {"source": found.source, "licence": found.licence}
     reference = rows.write(JUDGE_RECORDS, JudgeRecord, found.records(), card)
     rejects = [{"file": reject.file, "reason": reject.reason} for reject in found.rejects]

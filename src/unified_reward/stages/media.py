@@ -28,5 +28,8 @@ class MediaReader:
             return decode(self.dataset.media(digest), self.limits)
         except MediaError as error:
             raise UserError(
-                field=f"media {digest[:12]}", value=digest, why=str(error), fix="Import the data again without this file."
+                field=f"media {digest[:12]}",
+                value=digest,
+                why=str(error),
+                fix="Import the data again without this file.",
             ) from error

@@ -110,6 +110,8 @@ def _examples(records: Sequence[JudgeRecord]) -> list[JudgeRecord]:
     return [record for own in by_task.values() for record in own[:each]]
 
 
-def _matching(records: Sequence[JudgeRecord], verdicts: Sequence[Verdict], shown: Sequence[JudgeRecord]) -> list[Verdict]:
+def _matching(
+    records: Sequence[JudgeRecord], verdicts: Sequence[Verdict], shown: Sequence[JudgeRecord]
+) -> list[Verdict]:
     by_id = {record.id: verdict for record, verdict in zip(records, verdicts, strict=True)}
     return [by_id[record.id] for record in shown]

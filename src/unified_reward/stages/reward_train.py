@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from unified_reward.config import RewardTrainConfig
 from unified_reward.errors import UserError
 from unified_reward.judge import load_pack
+from unified_reward.judge.judge import PACK_FILE
 from unified_reward.judge.render import record_segments
 from unified_reward.models.batching import Encoded, encode
 from unified_reward.models.vlm import load_vlm
@@ -14,10 +13,10 @@ from unified_reward.records import JudgeRecord, Task
 from unified_reward.stages.context import StageContext, StageResult
 from unified_reward.stages.import_data import JUDGE_RECORDS
 from unified_reward.stages.media import MediaReader
-from unified_reward.stages.trained import export_model, train_stage
+from unified_reward.stages.trained import curves, export_vlm, summary, train_stage
 from unified_reward.training.sft import SftObjective
 
-TEMPLATE_FILE = "template.yaml"
+JUDGE = "judge"
 
 
 def run(context: StageContext) -> StageResult:
@@ -36,8 +35,15 @@ def run(context: StageContext) -> StageResult:
 
     objective = SftObjective(vlm, example, context.dist)
     result = train_stage(context, config, objective, dataset_size=len(records))
-    judge = export_model(context, "judge", vlm, result, extra={TEMPLATE_FILE: pack.to_yaml().encode()})
-    return StageResult(outputs={"judge": judge}, metrics=result.summary(), report={"curves": result.curves()})
+    judge = export_vlm(
+        context, JUDGE, vlm, meta={"base": config.base, "template": f"{pack.name}@{pack.version}"},
+        extra={PACK_FILE: pack.to_yaml().encode()},
+    )  # fmt: skip
+    return StageResult(
+        outputs={JUDGE: judge} if judge else {},
+        metrics={"records": len(records), **summary(result)},
+        report={"curves": curves(result)},
+    )
 
 
 def _tasks(config: RewardTrainConfig) -> set[Task]:
@@ -46,8 +52,3 @@ def _tasks(config: RewardTrainConfig) -> set[Task]:
         raise UserError(field="rewardTrain.tasks", value=unknown[0], why="there is no such judge task",
                         fix=f"Use some of {', '.join(Task)}.")  # fmt: skip
     return {Task(name) for name in config.tasks} or set(Task)
-
-
-def template_path(judge: Path) -> str:
-    """The template pack a judge was trained with, which travels with it."""
-    return str(judge / TEMPLATE_FILE)

@@ -29,6 +29,7 @@ from unified_reward.records import (
 from unified_reward.stages.context import StageContext, StageResult
 from unified_reward.stages.generate import CANDIDATES, prompts_name
 from unified_reward.stages.media import MediaReader
+from unified_reward.stages.reward_eval import flat
 from unified_reward.store import DatasetWriter, ShardLedger
 
 PAIRS = "pairs"
@@ -43,7 +44,9 @@ def run(context: StageContext) -> StageResult:
     prompts = [p for p in prompts_data.records() if p.split == "train"]
     offered = _by_prompt(candidates_data.records())
     judge = Judge.load(context.model("judge"), MediaReader(candidates_data), batch=config.batch)
-    ledger = ShardLedger(context.store, f"{context.prefix}/{VERDICTS}-shards", rows=len(prompts), size=config.shard_prompts)
+    ledger = ShardLedger(
+        context.store, f"{context.prefix}/{VERDICTS}-shards", rows=len(prompts), size=config.shard_prompts
+    )
 
     for shard in ledger.pending(context.dist.rank, context.dist.world_size):
         part = prompts[shard.start : shard.stop]
@@ -112,13 +115,15 @@ def _publish(
         for row in rows if not row.dropped
     ]  # fmt: skip
     scores = [v.score for v in verdicts if v.score is not None]
-    counts = {"prompts": summary.prompts, "kept": summary.kept, "dropped": summary.dropped, "mean_gap": summary.mean_gap}
-    context.track.metrics({"pairs/kept": summary.kept, "pairs/prompts": summary.prompts,
-                           **{f"pairs/dropped/{why}": n for why, n in summary.dropped.items()}})  # fmt: skip
+    gaps = [
+        row.chosen_score - row.rejected_score
+        for row in rows
+        if row.chosen_score is not None and row.rejected_score is not None
+    ]
+    metrics = {
+        "prompts": summary.prompts, "kept": summary.kept, "dropped": summary.dropped, "mean_gap": summary.mean_gap,
+        "verdicts": len(verdicts), "mean_score": sum(scores) / len(scores) if scores else None,
+    }  # fmt: skip
+    context.track.metrics(flat({"pairs": metrics}))
     context.track.table(PAIRS, kept)
-    return StageResult(
-        outputs=written, metrics=counts,
-        report={"pairs": kept[:SHOWN], "scores": scores, "gaps": [r["chosen_score"] - r["rejected_score"] for r in kept
-                                                                  if r["chosen_score"] is not None
-                                                                  and r["rejected_score"] is not None]},
-    )  # fmt: skip
+    return StageResult(outputs=written, metrics=metrics, report={"pairs": kept[:SHOWN], "scores": scores, "gaps": gaps})

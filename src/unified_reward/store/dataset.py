@@ -27,6 +27,13 @@ def media_key(digest: str) -> str:
     return f"media/sha256/{digest[:2]}/{digest}"
 
 
+def put_media(store: ObjectStore, data: bytes) -> str:
+    """Store a picture or video under its sha256 (hex), which is returned."""
+    digest = hashlib.sha256(data).hexdigest()
+    store.put_if_absent(media_key(digest), data)
+    return digest
+
+
 class DatasetWriter(Generic[RowType]):
     """Collects records and media; nothing is a dataset before `commit`. Left without commit, no manifest is written."""
 
@@ -51,8 +58,7 @@ class DatasetWriter(Generic[RowType]):
         """Store a picture or video once; returns its sha256 (hex)."""
         digest = hashlib.sha256(data).hexdigest()
         if digest not in self._media:
-            self.store.put_if_absent(media_key(digest), data)
-            self._media.add(digest)
+            self._media.add(put_media(self.store, data))
         return digest
 
     def commit(self) -> ArtifactRef:

@@ -29,7 +29,8 @@ class LossSum:
 class Objective(Protocol):
     """root: what is sharded and trained. `loss` must run the model through root(...), or its shards are not gathered."""
 
-    root: nn.Module
+    @property
+    def root(self) -> nn.Module: ...
 
     def shard_units(self) -> Sequence[ShardUnit]:
         """Modules that form communication groups of their own; the rest is the root's group."""

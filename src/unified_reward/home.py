@@ -1,0 +1,42 @@
+"""Where things are on this machine when nothing else is said: one directory, `.unified-reward`, or $UR_HOME.
+
+store/            the object store            mlflow/mlflow.db, mlflow/artifacts    tracking
+runs/NAME/        status.json, logs           work/        scratch: caches, staging, tracking spools
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+ENVIRONMENT = "UR_HOME"
+
+
+@dataclass(frozen=True)
+class Home:
+    root: Path
+
+    @classmethod
+    def at(cls, directory: str = "") -> Home:
+        """`directory`, else $UR_HOME, else .unified-reward in the current directory."""
+        return cls(Path(directory or os.environ.get(ENVIRONMENT, "") or ".unified-reward").expanduser().absolute())
+
+    @property
+    def store_url(self) -> str:
+        return (self.root / "store").as_uri()
+
+    @property
+    def tracking_directory(self) -> Path:
+        return self.root / "mlflow"
+
+    @property
+    def work(self) -> Path:
+        return self.root / "work"
+
+    @property
+    def spools(self) -> Path:
+        return self.work / "tracking"
+
+    def run(self, name: str) -> Path:
+        return self.root / "runs" / name

@@ -1,0 +1,92 @@
+"""policy-eval: the policy before and after alignment, against the known truth of held-out prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from unified_reward import progress
+from unified_reward.config import PolicyEvalConfig, PolicyKind
+from unified_reward.errors import UserError
+from unified_reward.evaluation.policy_metrics import Graded, policy_metrics
+from unified_reward.records import Prompt
+from unified_reward.stages.context import StageContext, StageResult
+from unified_reward.stages.generate import prompts_name
+from unified_reward.stages.grading import grade_images, grade_texts, is_graded
+from unified_reward.stages.media import MediaReader
+from unified_reward.stages.reward_eval import flat
+from unified_reward.store.dataset import put_media
+
+SHOWN = 24
+
+
+def run(context: StageContext) -> StageResult:
+    config = context.config(PolicyEvalConfig)
+    data = context.dataset(prompts_name(context), Prompt)
+    prompts = [p for p in data.records() if p.split == "test" and is_graded(p)]
+    if not prompts:
+        raise UserError(field="policyEval", value=0, why="no test prompt has a known truth to compare with",
+                        fix="Import prompts with a test split and known facts.")  # fmt: skip
+    directories = {"before": context.base(context.spec.policy_base), "after": context.model("policy")}
+    if context.spec.policy_kind is PolicyKind.DIFFUSION:
+        metrics, examples = _images(context, config, prompts, directories)
+    else:
+        metrics, examples = _texts(config, prompts, MediaReader(data), directories)
+    context.track.metrics(flat(metrics))
+    context.track.table("examples", examples)
+    return StageResult(metrics=metrics, report={"examples": examples})
+
+
+def _texts(
+    config: PolicyEvalConfig, prompts: Sequence[Prompt], media: MediaReader, directories: dict[str, Path]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    from unified_reward.generation.vlm import greedy_answers
+    from unified_reward.models.vlm import load_vlm
+
+    answers, graded = {}, {}
+    for number, (side, directory) in enumerate(directories.items()):
+        vlm = load_vlm(directory)
+        answers[side] = greedy_answers(vlm, prompts, media, max_new_tokens=config.max_new_tokens, batch=config.batch)
+        graded[side] = grade_texts(prompts, answers[side])
+        progress.report(number + 1, len(directories), "models")
+    examples = [
+        {"prompt": p.text, "media": list(p.media), "truth": p.reference_answer, **{s: answers[s][i] for s in answers},
+         **{f"{s}_right": graded[s][i].right for s in graded}}
+        for i, p in enumerate(prompts[:SHOWN])
+    ]  # fmt: skip
+    return policy_metrics(graded["before"], graded["after"], "greedy answers with every asked fact right"), examples
+
+
+def _images(
+    context: StageContext, config: PolicyEvalConfig, prompts: Sequence[Prompt], directories: dict[str, Path]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    from unified_reward.generation.diffusion import draw_for_prompts
+    from unified_reward.models.diffusion import load_image_policy
+    from unified_reward.models.diffusion_sampler import DiffusionSampler
+
+    each = config.images_per_prompt
+    sampler = DiffusionSampler(config.sampler_steps, config.guidance, config.batch)
+    graded: dict[str, list[Graded]] = {}
+    shown: dict[str, list[str]] = {}
+    for number, (side, directory) in enumerate(directories.items()):
+        policy = load_image_policy(directory)
+        images = draw_for_prompts(policy, prompts, each, sampler, seed=context.spec.seed)
+        graded[side] = grade_images(prompts, images, each)
+        shown[side] = [put_media(context.store, png) for png in _pngs(images[i * each] for i in range(len(prompts)))]
+        progress.report(number + 1, len(directories), "models")
+    examples = [
+        {
+            "prompt": p.text,
+            **{s: shown[s][i] for s in shown},
+            **{f"{s}_right": graded[s][i * each].right for s in graded},
+        }
+        for i, p in enumerate(prompts[:SHOWN])
+    ]
+    return policy_metrics(graded["before"], graded["after"], "images with every asked fact right"), examples
+
+
+def _pngs(images: Any) -> list[bytes]:
+    from unified_reward.generation.diffusion import png
+
+    return [png(image) for image in images]
