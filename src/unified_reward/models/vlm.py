@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers import DynamicCache, Qwen2_5_VLForConditionalGeneration
+from transformers.utils import logging
 
 from unified_reward.errors import UserError
 from unified_reward.models.batching import Encoded, collate
@@ -23,6 +24,8 @@ FORWARD_KEYS = (
     "input_ids", "attention_mask", "position_ids", "pixel_values", "image_grid_thw", "pixel_values_videos",
     "video_grid_thw",
 )  # fmt: skip
+
+logging.disable_progress_bar()  # of reading and writing weights: progress is told by the stage
 
 
 @dataclass
@@ -54,7 +57,8 @@ def save_vlm(vlm: Vlm, directory: str | Path, dtype: torch.dtype | None = None) 
     directory.mkdir(parents=True, exist_ok=True)
     state = vlm.model.state_dict()
     if dtype is not None:
-        state = {name: value.to(dtype) if value.is_floating_point() else value for name, value in state.items()}
+        cast = {value.data_ptr(): value.to(dtype) for value in state.values()}  # tied weights stay one tensor
+        state = {name: cast[value.data_ptr()] for name, value in state.items()}
     vlm.model.save_pretrained(str(directory), state_dict=state)
     vlm.processor.save(directory)
 

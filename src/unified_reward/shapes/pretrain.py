@@ -83,7 +83,7 @@ EXERCISES: Mapping[str, Exercise] = {
 def build_base(seed: int, curriculum: Sequence[Stage] = CURRICULUM) -> Vlm:
     """A tiny VLM from random weights through the curriculum."""
     vlm = tiny_vlm(tiny_tokenizer(exercises.corpus(), exercises.words_of_the_world()), seed)
-    train(vlm, _base_batches(vlm.processor, curriculum, seed), sum(s.steps for s in curriculum), LEARNING_RATE)
+    train(vlm, base_batches(vlm.processor, curriculum, seed), sum(s.steps for s in curriculum), LEARNING_RATE)
     return vlm
 
 
@@ -154,7 +154,7 @@ def question_accuracy(vlm: Vlm, split: str, count: int, seed: int) -> dict[str, 
     return {key: float(np.mean(values)) for key, values in right.items()}
 
 
-def _base_batches(processor: VlmProcessor, curriculum: Sequence[Stage], seed: int) -> Iterator[list[Encoded]]:
+def base_batches(processor: VlmProcessor, curriculum: Sequence[Stage], seed: int) -> Iterator[list[Encoded]]:
     rng = np.random.default_rng([seed, 3])
     for stage in curriculum:
         kinds, shares = list(stage.shares), np.array(list(stage.shares.values()))
@@ -185,7 +185,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     vlm = build_base(arguments.seed)
-    save_vlm(vlm, arguments.out / "vlm")
+    save_vlm(vlm, arguments.out / "vlm", dtype=torch.bfloat16)
     print(json.dumps({"base": question_accuracy(vlm, "test", 200, 0)}, indent=1), flush=True)
     save_vlm(spoil(vlm, arguments.seed), arguments.out / "vlm_policy", dtype=torch.bfloat16)
     print(json.dumps({"policy": question_accuracy(vlm, "test", 200, 0)}, indent=1), flush=True)
