@@ -17,7 +17,7 @@ from unified_reward.store import Dataset, ObjectStore, open_artifact
 
 if TYPE_CHECKING:
     from fsdp_utils.context import DistContext
-    from unified_reward.tracking import Run
+    from unified_reward.tracking import StageRun
 
 COMMIT = "_stage.json"
 ConfigType = TypeVar("ConfigType", bound=StageConfig)
@@ -41,7 +41,7 @@ class StageContext:
     spec: StageSpec
     store: ObjectStore
     dist: DistContext
-    track: Run
+    track: StageRun
     work_dir: Path
 
     @property

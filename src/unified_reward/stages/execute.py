@@ -11,7 +11,7 @@ from fsdp_utils.context import DistContext
 from unified_reward.config import Stage, StageSpec
 from unified_reward.stages.context import Commit, StageContext, commit, read_commit
 from unified_reward.store import open_store
-from unified_reward.tracking import Run, Target, tracked_run
+from unified_reward.tracking import StageRun, Target, stage_run
 
 MODULES = {stage: f"unified_reward.stages.{stage.value.replace('-', '_')}" for stage in Stage} | {
     Stage.IMPORT: "unified_reward.stages.import_data"
@@ -31,7 +31,7 @@ def execute(spec: StageSpec, *, started: float) -> Commit:
     work.mkdir(parents=True, exist_ok=True)
     dist = DistContext.init()
     target = Target(spec.tracking.uri, spec.tracking.experiment) if spec.tracking and dist.is_main else None
-    with tracked_run(
+    with stage_run(
         target, work / "tracking", key=tracking_key(spec), name=_title(spec), parent_key=spec.parent_key,
         tags={"stage": spec.stage.value, "run": spec.run, "key": spec.key, "policy": spec.policy},
     ) as track:  # fmt: skip
@@ -60,7 +60,7 @@ def _title(spec: StageSpec) -> str:
     return f"{spec.stage.value} {spec.policy}".strip()
 
 
-def _describe(context: StageContext, track: Run) -> None:
+def _describe(context: StageContext, track: StageRun) -> None:
     spec = context.spec
     track.params({**spec.stage_config().model_dump(mode="json"), "seed": spec.seed, "key": spec.key,
                   "world_size": context.dist.world_size, "policy_base": spec.policy_base})  # fmt: skip
