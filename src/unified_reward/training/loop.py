@@ -165,7 +165,7 @@ class _Run:
     def step(self, batch: Batch) -> None:
         """One optimizer step."""
         count = all_sum(self.objective.normaliser(batch), self.dist)
-        if not count > 0:
+        if not 0 < count < math.inf:
             raise UserError(field="dataset", value=f"without a target in step {self.done}", why="there is nothing to learn",
                             fix="Give the examples targets with a weight above 0.")  # fmt: skip
         rate = self.config.learning_rate * schedule(self.done, self.config)
