@@ -91,12 +91,15 @@ def curves(series: Mapping[str, Points], *, y_label: str, x_label: str = "step",
 
 
 def histogram(groups: Mapping[str, Sequence[float]], *, x_label: str, bins: int = 24) -> Figure:
-    """Histograms of groups over common bins, as outlines that do not hide each other."""
-    figure, (axis,) = style.blank(height=2.8)
+    """Histograms of groups over common bins, as outlines that do not hide each other; a dashed line at each mean.
+
+    The first group is drawn as chosen, the second as rejected.
+    """
+    figure, (axis,) = style.blank()
     everything = np.concatenate([np.asarray(values, dtype=float) for values in groups.values()])
     low, high = (float(everything.min()), float(everything.max())) if everything.size else (0.0, 1.0)
     edges = np.linspace(low, high if high > low else low + 1.0, bins + 1).tolist()
-    for colour, (label, values) in zip(style.cycle(len(groups)), groups.items(), strict=True):
+    for colour, (label, values) in zip(style.cycle(len(groups), style.GROUPS), groups.items(), strict=True):
         axis.hist(values, bins=edges, histtype="stepfilled", color=colour, alpha=0.25)
         axis.hist(values, bins=edges, histtype="step", color=colour, linewidth=1.5, label=f"{label} ({len(values)})")
         if len(values):
@@ -110,7 +113,7 @@ def histogram(groups: Mapping[str, Sequence[float]], *, x_label: str, bins: int 
 
 def reliability(bins: Sequence[ConfidenceBin]) -> Figure:
     """How often verdicts of a given confidence are right; the larger the dot, the more there are."""
-    figure, (axis,) = style.blank(width=4.4, height=3.6)
+    figure, (axis,) = style.blank(width=4.4)
     filled = [each for each in bins if each.count]
     means, rates = [each.confidence for each in filled], [each.right for each in filled]
     low = min([0.5, *means])
@@ -147,14 +150,14 @@ def share_bars(
         axis.axvline(chance, color=style.MUTED, linewidth=1, linestyle=(0, (3, 3)))
     for share, place, (_, high) in zip(shares, places, bounds, strict=True):
         axis.text(max(high, share.value, share.other or 0.0) + 0.012, place, f"{100 * share.value:.1f}",
-                  va="center", fontsize=8.5, color=style.INK)  # fmt: skip
+                  va="center", fontsize=9, color=style.INK)  # fmt: skip
     axis.set_yticks(places, [share.label for share in shares], color=style.INK)
     axis.set_xlim(0, 1.08)
     axis.set_xticks([0, 0.25, 0.5, 0.75, 1.0])
     axis.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axis.grid(False, axis="y")
-    if others:
-        axis.legend(frameon=False, fontsize=8.5, labelcolor=style.INK, ncols=2, loc="lower left",
+    if others and other_label:
+        axis.legend(frameon=False, fontsize=9, labelcolor=style.INK, ncols=2, loc="lower left",
                     bbox_to_anchor=(0, 1.0), borderaxespad=0.2)  # fmt: skip
     return figure
 
