@@ -134,9 +134,7 @@ def _append_media(
     return _append_text(out, positions, start + max(h, w), [processor.vision_end], 0.0)
 
 
-def collate(
-    encoded: Sequence[Encoded], pad_id: int, side: Literal["left", "right"] = "right"
-) -> dict[str, Tensor]:
+def collate(encoded: Sequence[Encoded], pad_id: int, side: Literal["left", "right"] = "right") -> dict[str, Tensor]:
     """A batch as keyword arguments of the model's forward, and `labels` and `weights` beside them.
 
     input_ids, attention_mask, mm_token_type_ids: int64 [B, L]; position_ids: int64 [3, B, L]; labels: int64 [B, L], the
@@ -158,7 +156,9 @@ def collate(
         "mm_token_type_ids": torch.from_numpy(kinds), "position_ids": torch.from_numpy(positions),
         "labels": torch.from_numpy(np.where(weights > 0, ids, -100)), "weights": torch.from_numpy(weights),
     }  # fmt: skip
-    batch |= _media("pixel_values", "image_grid_thw", [e.image_patches for e in encoded], [e.image_grids for e in encoded])
+    batch |= _media(
+        "pixel_values", "image_grid_thw", [e.image_patches for e in encoded], [e.image_grids for e in encoded]
+    )
     batch |= _media(
         "pixel_values_videos", "video_grid_thw", [e.video_patches for e in encoded], [e.video_grids for e in encoded]
     )

@@ -133,7 +133,11 @@ def _generate(
         positions = positions + 1
         mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
         logits = vlm.model(
-            input_ids=tokens[:, None], attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+            input_ids=tokens[:, None],
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
         ).logits[:, -1]
     for i, ids in enumerate(written):
         texts[i] = vlm.processor.decode(ids)

@@ -24,8 +24,6 @@ from unified_reward.shapes.render import any_look
 from unified_reward.shapes.scenes import VALUES, Clip, Scene, all_clips, all_scenes, clips_of, pick, scenes_of
 
 LIST_WEIGHT = 0.5  # of a check list's words beside a verdict
-IMAGE_TASKS = tuple(t for t in Task if t.modality == "image")
-VIDEO_TASKS = tuple(t for t in Task if t.modality == "video")
 CHECK = " check it."  # ends a prompt that asks for the check list alone
 ROUGH_SHARE = 0.5
 
@@ -33,7 +31,9 @@ ROUGH_SHARE = 0.5
 def words_of_the_world() -> list[str]:
     """Every word that must be one token with a space before it."""
     values = [v for group in VALUES.values() for v in group]
-    return sorted({*values, "yes", "no", "a", "an", "the", *"12345", "answer", "image", "video", "score", ".", "caption"})
+    return sorted(
+        {*values, "yes", "no", "a", "an", "the", *"12345", "answer", "image", "video", "score", ".", "caption"}
+    )
 
 
 def corpus() -> Iterable[str]:
@@ -85,7 +85,11 @@ def questions(processor: VlmProcessor, item: Scene | Clip, rng: np.random.Genera
 
 
 def mistaken(
-    processor: VlmProcessor, item: Scene, errors: Mapping[str, Mapping[str, str]], share: float, rng: np.random.Generator
+    processor: VlmProcessor,
+    item: Scene,
+    errors: Mapping[str, Mapping[str, str]],
+    share: float,
+    rng: np.random.Generator,
 ) -> list[Segment]:
     """A policy prompt with an answer that makes each of the systematic `errors` (fact -> value -> mistaken for) with
     probability `share`."""

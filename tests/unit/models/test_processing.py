@@ -51,7 +51,9 @@ def test_video_patches_are_frames_side_by_side_in_time(qwen):
 
 
 def test_saved_processor_loads_as_itself_and_in_transformers(tokenizer, tmp_path):
-    ours = VlmProcessor(tokenizer, patch_size=4, min_pixels=64, max_pixels=1024, image_mean=(0.5,) * 3, image_std=(0.25,) * 3)
+    ours = VlmProcessor(
+        tokenizer, patch_size=4, min_pixels=64, max_pixels=1024, image_mean=(0.5,) * 3, image_std=(0.25,) * 3
+    )
     ours.save(tmp_path)
     again = VlmProcessor.load(tmp_path)
     theirs = Qwen2VLImageProcessorPil.from_pretrained(tmp_path)
@@ -68,7 +70,9 @@ def test_released_configuration_files_are_understood(tokenizer, tmp_path):
     """Qwen2.5-VL's own files: min_pixels and max_pixels, or (transformers 5) a nested image_processor with a size."""
     tokenizer.save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"vision_config": {"tokens_per_second": 2}}))
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"min_pixels": 3136, "max_pixels": 12845056, "patch_size": 14}))
+    (tmp_path / "preprocessor_config.json").write_text(
+        json.dumps({"min_pixels": 3136, "max_pixels": 12845056, "patch_size": 14})
+    )
     old = VlmProcessor.load(tmp_path)
     (tmp_path / "preprocessor_config.json").unlink()
     nested = {"image_processor": {"size": {"shortest_edge": 3136, "longest_edge": 12845056}, "merge_size": 2}}

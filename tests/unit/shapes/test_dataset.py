@@ -49,7 +49,9 @@ def test_check_list_and_grades_tell_the_same():
     for record, _ in dataset.judge_records("train", 200, seed=3):
         grades = "/".join(record.facts.values()).split("/")
         words = record.rationale.split()
-        assert Counter(w for w in words if w in ("yes", "no")) == Counter({"right": "yes", "wrong": "no"}[g] for g in grades)
+        assert Counter(w for w in words if w in ("yes", "no")) == Counter(
+            {"right": "yes", "wrong": "no"}[g] for g in grades
+        )
         assert record.rationale.endswith(" .")
         assert record.rationale.count(" .") == 1
 
