@@ -198,16 +198,16 @@ def before_after(rows: Sequence[BeforeAfter]) -> Figure:
     """A row a prompt: drawings before on the left, after on the right; a blue frame where all that was asked is right."""
     before = max((len(row.before) for row in rows), default=1)
     after = max((len(row.after) for row in rows), default=1)
-    columns = before + after
+    columns = before + 1 + after
     figure, axes = style.blank(max(1, len(rows)), columns, width=0.95 * columns, height=1.25 * max(1, len(rows)))
     for axis in axes:
         axis.set_axis_off()
     for line, row in enumerate(rows):
         cells = axes[line * columns : (line + 1) * columns]
         _fill(cells[:before], row.before, row.before_right)
-        _fill(cells[before:], row.after, row.after_right)
+        _fill(cells[before + 1 :], row.after, row.after_right)
         cells[0].set_title(_wrapped(f"before: {row.prompt}", 34), fontsize=7.5, color=style.INK, loc="left")
-        cells[before].set_title("after", fontsize=7.5, color=style.INK, loc="left")
+        cells[before + 1].set_title("after", fontsize=7.5, color=style.INK, loc="left")
     return figure
 
 

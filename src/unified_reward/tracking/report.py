@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from unified_reward.tracking.markup import Html, Picture, join, tag, text
 from unified_reward.tracking.report_sections import (
     costs_section,
+    groups_section,
     headline_section,
     judge_section,
     notes_section,
@@ -97,6 +98,16 @@ class Policy:
 
 
 @dataclass(frozen=True)
+class Group:
+    """Repeats of one policy under several seeds: shares right before and after, one entry a seed, and pairs trained on."""
+
+    label: str
+    before: Sequence[float]
+    after: Sequence[float]
+    pairs: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
 class VerdictExample:
     """What the judge said of one held-out item. media: each item as its frames (a picture is one frame)."""
 
@@ -129,7 +140,8 @@ class ReportData:
     """All the page shows. Parts that are empty leave no trace on it.
 
     summary: what was done, in two sentences. facts: name -> value under it (date, seed, data, command).
-    judge: task name -> metrics as `evaluation.judge_metrics` gives them (JSON). notes: what the numbers do not say.
+    judge: task name -> metrics as `evaluation.judge_metrics` gives them (JSON). groups: repeats of a
+    sweep. notes: what the numbers do not say.
     links: label -> URL (http or https), at the end.
     """
 
@@ -141,6 +153,7 @@ class ReportData:
     judge_charts: Sequence[Chart] = ()
     preferences: Sequence[Preferences] = ()
     policies: Sequence[Policy] = ()
+    groups: Sequence[Group] = ()
     verdicts: Sequence[VerdictExample] = ()
     costs: Sequence[StageCost] = ()
     wall_seconds: float | None = None
@@ -157,6 +170,7 @@ def render(data: ReportData) -> str:
         judge_section(data.judge, data.judge_charts),
         preferences_section(data.preferences),
         policies_section(data.policies),
+        groups_section(data.groups),
         verdicts_section(data.verdicts),
         costs_section(data.costs, data.wall_seconds, data.cpu_seconds, data.peak_rss_bytes),
         notes_section(data.notes),

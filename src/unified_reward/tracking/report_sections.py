@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +85,28 @@ def policies_section(policies: Sequence[report.Policy]) -> Html:
         tag("p", "Graded against the known truth of held-out prompts, without the judge. Grey is before, blue is after."),
         table(columns, rows),
         *(_policy_part(each) for each in policies),
+    ])  # fmt: skip
+
+
+def groups_section(groups: Sequence[report.Group]) -> Html:
+    if not groups:
+        return NOTHING
+    from unified_reward.tracking import figures
+
+    columns = [Column("way"), Column("seeds", "r"), Column("pairs each", "r"), Column("before", "r"), Column("after", "r"),
+               Column("change", "r"), Column("spread", "r"), Column("smallest and largest", "r")]  # fmt: skip
+    gains = [[after - before for before, after in zip(g.before, g.after, strict=True)] for g in groups]
+    chart = figures.spreads(
+        [figures.Spread(group.label, own) for group, own in zip(groups, gains, strict=True)],
+        x_label="change of the share right", base=0.0,
+    )  # fmt: skip
+    caption = "Each dot is one seed, the line their mean; dashed: no change."
+    return join([
+        tag("h2", "Over seeds"),
+        tag("p", "The same stages under several seeds. The spread is the standard deviation over seeds, in points; "
+            "differences well inside it mean nothing."),
+        table(columns, [_group_row(group, own) for group, own in zip(groups, gains, strict=True)]),
+        tag("div", drawing(chart, caption, name="groups"), class_="figures"),
     ])  # fmt: skip
 
 
@@ -222,6 +245,17 @@ def _policy_row(name: str, results: Mapping[str, Any]) -> tuple[object, ...]:
         name, tag("span", results.get("metric", ""), class_="m"), percent(before), percent(after),
         f"{100 * (after - before):+.1f}", _interval(results.get("gain_interval"), signed=True),
         change_bar(before, after), f"{results['n']:,}",
+    )  # fmt: skip
+
+
+def _group_row(group: report.Group, gains: Sequence[float]) -> tuple[object, ...]:
+    points = [100 * gain for gain in gains]
+    counts = sorted(set(group.pairs))
+    return (
+        group.label, len(gains), " – ".join(f"{count:,}" for count in (counts[0], counts[-1])[: len(counts)]) if counts else "",
+        percent(statistics.fmean(group.before)), percent(statistics.fmean(group.after)),
+        f"{statistics.fmean(points):+.1f}", f"{statistics.stdev(points):.1f}" if len(points) > 1 else "",
+        f"{min(points):+.1f} – {max(points):+.1f}" if len(points) > 1 else "",
     )  # fmt: skip
 
 

@@ -72,7 +72,7 @@ def test_before_stands_left_of_after() -> None:
     ]
     axes = figures.before_after(rows).axes
     shown = [int(axis.get_images()[0].get_array()[0, 0, 0]) if axis.get_images() else None for axis in axes]
-    assert shown == [1, 2, 3, 4, None, None]
+    assert shown == [1, 2, None, 3, 4, None, None, None]
 
 
 def test_spreads_show_every_seed() -> None:

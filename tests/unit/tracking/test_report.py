@@ -11,6 +11,7 @@ from unified_reward.tracking.markup import image, strip, tag
 from unified_reward.tracking.report import (
     Chart,
     Drawn,
+    Group,
     Headline,
     PairExample,
     Policy,
@@ -43,6 +44,7 @@ def full(text: str) -> ReportData:
         judge={"image_generation_pair": pair, "image_generation_point": {"pearson": 0.91, "n": 10}},
         judge_charts=[chart], preferences=[Preferences(text, 10, 10, 8, {text: 2}, [chart], [example])],
         policies=[Policy(text, policy, [chart], [Drawn(text, [picture()], [picture()], [False], [True])])],
+        groups=[Group(text, [0.5, 0.5, 0.5], [0.6, 0.7, 0.8], [10, 12, 11]), Group(text, [0.5], [0.4])],
         verdicts=[verdict] * 20, costs=[StageCost(text, 61.0, True, 2**30, text)], wall_seconds=61.0, notes=[text],
         links={text: "http://127.0.0.1:5000/#/x", "script": "javascript:alert(1)"},
     )  # fmt: skip
@@ -109,7 +111,7 @@ def test_empty_parts_leave_no_trace() -> None:
     page = render(ReportData(run="r", summary="s"))
     assert "<h2" not in page
     assert "<table" not in page
-    assert render(full("x")).count("<h2") == 6
+    assert render(full("x")).count("<h2") == 7
 
 
 def test_numbers_are_shown_as_they_are() -> None:
@@ -118,6 +120,10 @@ def test_numbers_are_shown_as_they_are() -> None:
     assert "0.910" in shown  # Pearson
     assert "+25.0" in shown  # policy gain in points
     assert "-100.0" in shown  # a fact that got lost is not hidden
+    assert re.search(
+        r"\+20\.0\s*10\.0\s*\+10\.0 – \+30\.0", shown
+    )  # mean gain of three seeds, its deviation, its range
+    assert "10 – 12" in shown
     assert "1 min 01 s" in shown
     assert "before: 0 of 1 right" in shown
 
