@@ -4,7 +4,7 @@
 
 torchrun answers every failure with 1; here a rank that was killed by signal n gives 128 + n, SIGTERM gives 143, and the
 first rank's own code is kept. The ranks die with this process, and this process dies with its launcher, kill -9 included.
-What happened is also written to $UR_EXIT_FILE: exit code, CPU seconds, and the last lines of the error.
+Its process id goes to $UR_PID_FILE; exit code and CPU seconds go to $UR_EXIT_FILE.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pathlib import Path
 from types import FrameType
 
 EXIT_FILE = "UR_EXIT_FILE"
+PID_FILE = "UR_PID_FILE"
 GRACE_SECONDS = 30.0  # a checkpoint fits in; Kubernetes' default grace period
 PR_SET_PDEATHSIG = 1
 POLL_SECONDS = 0.1
@@ -38,8 +39,10 @@ def main() -> int:
     _die_with_parent(signal.SIGTERM)
     if os.getppid() != launcher:  # it died before the request took hold
         return 128 + signal.SIGTERM
+    _write(PID_FILE, {"pid": os.getpid(), "created": _created()})
     code = _Ranks(command, arguments.processes).run()
-    _write_exit(code)
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    _write(EXIT_FILE, {"code": code, "cpu_seconds": usage.ru_utime + usage.ru_stime})
     return code
 
 
@@ -94,15 +97,20 @@ def _die_with_parent(number: int = signal.SIGKILL) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, number)
 
 
-def _write_exit(code: int) -> None:
-    path = os.environ.get(EXIT_FILE)
-    if not path:
-        return
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    values = {"code": code, "cpu_seconds": usage.ru_utime + usage.ru_stime}
-    temporary = Path(f"{path}.{os.getpid()}")
-    temporary.write_text(json.dumps(values))
-    temporary.replace(path)
+def _created() -> float:
+    """When this process began, in seconds since the epoch; with the process id it names it for good."""
+    import psutil
+
+    return psutil.Process().create_time()
+
+
+def _write(variable: str, values: dict[str, float]) -> None:
+    """Values as JSON in the file that an environment variable names, whole or not at all."""
+    path = os.environ.get(variable)
+    if path:
+        temporary = Path(f"{path}.{os.getpid()}")
+        temporary.write_text(json.dumps(values))
+        temporary.replace(path)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,283 @@
+"""The executor of this machine: observe the stages, let `decide` say what to do, do it, until the run has ended.
+
+All state is on disk (status.json, the store), so that a run goes on wherever it was killed: leftovers of an earlier
+executor are ended first, and a stage whose result is committed is never run again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from unified_reward.config import AlignmentRun, ArtifactRef, StageSpec, TrackingSpec
+from unified_reward.config.graph import Node, build_graph
+from unified_reward.config.keys import difference
+from unified_reward.errors import UserError
+from unified_reward.home import Home
+from unified_reward.launch.local import Ended, LocalJob, LocalJobs, end_leftovers
+from unified_reward.pipeline.decide import ActionKind, Cause, Limits, RunState, State, View, cause_of, decide
+from unified_reward.pipeline.report import publish_report
+from unified_reward.pipeline.status import FILE, Cost, RunStatus, StageStatus, read_status
+from unified_reward.pipeline.usage import Usage
+from unified_reward.stages.context import Commit, read_commit, write_pointer
+from unified_reward.stages.standalone import make_spec, node_identity
+from unified_reward.store import ObjectStore, open_store
+from unified_reward.tracking import Courier, Target, embedded_uri, stage_run
+from unified_reward.tracking.runs import SPOOL_ENVIRONMENT
+
+OnChange = Callable[[RunStatus], None]
+NEEDED_BYTES = 300_000_000
+POLL_SECONDS = 0.2
+LOCK = "lock"
+
+
+def run_document(document: AlignmentRun, home: Home, *, on_change: OnChange | None = None) -> RunStatus:
+    """Drive the run to its end and return its status. Raises UserError before anything is started when it cannot be."""
+    directory = home.run(document.metadata.name)
+    with _locked(directory, document.metadata.name):
+        end_leftovers(directory)
+        return _Executor(document, home, directory, on_change or (lambda _: None)).run()
+
+
+class _Executor:
+    def __init__(self, document: AlignmentRun, home: Home, directory: Path, on_change: OnChange) -> None:
+        self.document, self.home, self.directory, self.on_change = document, home, directory, on_change
+        spec = document.spec
+        self.store: ObjectStore = open_store(spec.store or home.store_url)
+        self.store.check_writable()
+        self.store.require_space(NEEDED_BYTES)
+        home.tracking_directory.mkdir(parents=True, exist_ok=True)
+        self.target = Target(spec.tracking.uri or embedded_uri(home.tracking_directory), spec.tracking.experiment)
+        self.nodes: dict[str, Node] = build_graph(document)
+        self.limits = Limits.default(max(_cores(), max(n.config.processes for n in self.nodes.values())))
+        self.specs: dict[str, StageSpec] = {}
+        self.commits: dict[str, Commit] = {}
+        self.jobs: dict[str, LocalJob] = {}
+        self.stopping = False
+        self.before = _previous(home, document.metadata.name)
+        self.status = self._fresh_status()
+
+    def run(self) -> RunStatus:
+        started = time.time()
+        self.courier = Courier(self.home.spools, prepare=self.target.uri).start()
+        with self._tracked() as parent, Usage() as usage:
+            self.runner = LocalJobs(self.home.spools)
+            with self._signals():
+                while self._step():
+                    self._account(usage, started)
+                    time.sleep(POLL_SECONDS)
+            self.runner.close()
+            self._account(usage, started)
+            if self.status.state is RunState.SUCCEEDED:
+                self.status.report = publish_report(self.status, self.commits, self.store, self.directory, parent)
+            elif self.status.state is RunState.CANCELLED:
+                raise KeyboardInterrupt
+            else:
+                raise SystemExit(1)
+        return self.status
+
+    def _step(self) -> bool:
+        """One round; False when the run has ended."""
+        for node in list(self.jobs):
+            ended = self.runner.poll(self.jobs[node])
+            if ended is not None:
+                self._end(node, ended)
+        decision = decide(self._views(), self.limits, now=time.time(), cancelled=self.stopping)
+        for action in decision.actions:
+            stage = self.status.stages[action.node]
+            if action.kind is ActionKind.REUSE:
+                self._reuse(action.node)
+            elif action.kind is ActionKind.LAUNCH:
+                self._launch(action.node, action.attempt)
+            elif action.kind is ActionKind.STOP:
+                self.runner.stop(self.jobs[action.node])
+            elif action.kind is ActionKind.FAIL:
+                stage.state = State.FAILED
+                stage.why = f"{stage.failures[-1].value}: {stage.error}"
+        going = bool(self.jobs) or decision.state is RunState.RUNNING
+        if not going:
+            self.status.state = decision.state
+        if decision.actions:
+            self._save()
+        return going
+
+    def _views(self) -> list[View]:
+        return [self._view(node) for node in self.nodes.values()]
+
+    def _view(self, node: Node) -> View:
+        stage = self.status.stages[node.id]
+        ready = all(self.status.stages[need].state is State.DONE for need in node.needs)
+        committed = stage.state is State.WAITING and ready and self._committed(node)
+        return View(
+            id=node.id, needs=frozenset(node.needs), processes=node.config.processes, state=stage.state,
+            committed=committed, failures=tuple(stage.failures), last_ended=stage.ended,
+        )  # fmt: skip
+
+    def _committed(self, node: Node) -> bool:
+        """Whether the node's result is in the store. Its key is known once all its inputs are."""
+        if node.id not in self.specs:
+            inputs = {name: self._output(source.node, source.output) for name, source in node.inputs.items()}
+            self.specs[node.id] = make_spec(
+                node, inputs, self.store, run=self.status.name, work_dir=str(self.home.work),
+                tracking=TrackingSpec(uri=self.target.uri, experiment=self.target.experiment), parent_key=self.parent_key,
+            )  # fmt: skip
+            stage = self.status.stages[node.id]
+            stage.key, stage.identity = self.specs[node.id].key, node_identity(node, inputs, self.store)
+        if node.id not in self.commits:
+            found = read_commit(self.store, node.stage, self.specs[node.id].key)
+            if found is not None:
+                self.commits[node.id] = found
+        return node.id in self.commits
+
+    def _output(self, node: str, name: str) -> ArtifactRef:
+        return self.commits[node].outputs[name]
+
+    def _reuse(self, node: str) -> None:
+        stage, done = self.status.stages[node], self.commits[node]
+        stage.state, stage.reused, stage.seconds = State.DONE, True, done.seconds
+        stage.why = f"nothing it depends on changed (key {stage.key})"
+        write_pointer(self.store, self.status.name, node, stage.key)
+
+    def _launch(self, node: str, attempt: int) -> None:
+        stage = self.status.stages[node]
+        if not self.launched_before:
+            self.status.cost = Cost()
+            self.launched_before = True
+        name = node.replace("/", ".")
+        job = self.runner.start(self.specs[node], self.nodes[node].config.processes, self.directory / "stages" / name)
+        self.jobs[node] = job
+        stage.state, stage.attempt, stage.started, stage.log = State.RUNNING, attempt, time.time(), str(job.directory)
+        stage.why = self._why(node, stage)
+
+    def _why(self, node: str, stage: StageStatus) -> str:
+        if stage.failures:
+            return f"attempt {stage.attempt} after {stage.failures[-1].value}"
+        old = self.before.stages.get(node) if self.before else None
+        if old is None or not old.identity:
+            return "first time"
+        changes = difference(old.identity, stage.identity)
+        return "; ".join(changes[:3]) if changes else "it was not finished"
+
+    def _end(self, node: str, ended: Ended) -> None:
+        stage = self.status.stages[node]
+        del self.jobs[node]
+        stage.ended = time.time()
+        if self._committed(self.nodes[node]):
+            stage.state, stage.seconds, stage.error = State.DONE, stage.ended - stage.started, ""
+        elif self.stopping:
+            stage.state, stage.why = State.CANCELLED, "stopped; run it again and it goes on where it was"
+        else:
+            stage.state, stage.error = State.WAITING, ended.error
+            stage.failures.append(cause_of(ended.code) if ended.code != 0 else Cause.CRASHED)
+        self._save()
+
+    def _account(self, usage: Usage, started: float) -> None:
+        if not self.launched_before:
+            return
+        cost = self.status.cost
+        cost.wall_seconds = self.earlier.wall_seconds + time.time() - started
+        cost.cpu_seconds = self.earlier.cpu_seconds + usage.cpu_seconds
+        cost.peak_rss_bytes = max(self.earlier.peak_rss_bytes, usage.peak_rss_bytes)
+
+    def _fresh_status(self) -> RunStatus:
+        """A status in which every stage waits. The cost of an unfinished run of the same document is carried on."""
+        name = self.document.metadata.name
+        content = self.document.model_dump_json()
+        self.parent_key = f"{name}.{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+        before = self.before
+        same = before is not None and before.document == json.loads(content)
+        unfinished = before is not None and same and before.state is not RunState.SUCCEEDED
+        self.earlier = before.cost if before is not None and unfinished else Cost()
+        self.launched_before = unfinished
+        return RunStatus(
+            name=name, store=self.store.url, started=time.time(), executor=os.getpid(), tracking_uri=self.target.uri,
+            experiment=self.target.experiment, document=json.loads(content),
+            cost=before.cost if before is not None and same else Cost(),
+            stages={
+                node.id: StageStatus(stage=node.stage.value, policy=node.policy.name if node.policy else "")
+                for node in self.nodes.values()
+            },
+        )  # fmt: skip
+
+    @contextmanager
+    def _tracked(self) -> Iterator[Any]:
+        """The parent run in MLflow, delivered with those of the stages; and the status as it was left."""
+        os.environ[SPOOL_ENVIRONMENT] = str(self.home.spools)
+        try:
+            with stage_run(
+                self.target, self.home.spools, key=self.parent_key, name=self.status.name, system_metrics=False,
+                tags={"run": self.status.name},
+            ) as parent:  # fmt: skip
+                parent.params({"document": self.status.document["spec"]})
+                self._save()
+                yield parent
+        except (KeyboardInterrupt, SystemExit):
+            pass  # the run's end is in the status; the tracking run was closed as killed or failed
+        finally:
+            self.status.ended, self.status.executor = time.time(), 0
+            self._save()
+            self.status.message = str(self.courier.close())
+            self._save()
+
+    def _save(self) -> None:
+        self.status.save(self.directory)
+        self.on_change(self.status)
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM stop the stages and end the run; a second one does not hurry them."""
+
+        def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  (the signature of a handler)
+            self.stopping = True
+
+        kept = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in kept.items():
+                signal.signal(number, handler)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _previous(home: Home, name: str) -> RunStatus | None:
+    if not (home.run(name) / FILE).exists():
+        return None
+    with contextlib.suppress(UserError, KeyError, TypeError, ValueError):  # written by another version: start afresh
+        return read_status(home, name)
+    return None
+
+
+@contextmanager
+def _locked(directory: Path, name: str) -> Iterator[None]:
+    """One executor per run. Raises UserError naming the process that has it."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        stream = (directory / LOCK).open("a+")
+    except OSError as error:
+        raise UserError(field="--home", value=directory, why=f"it cannot be written ({error.strerror})",
+                        fix="Name a directory of yours with --home or UR_HOME.") from error  # fmt: skip
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            stream.seek(0)
+            raise UserError(field="run", value=name, why=f"process {stream.read().strip() or '?'} is running it",
+                            fix=f"Watch it with: unified-reward status {name}; end it with: unified-reward cancel {name}.",
+                            ) from None  # fmt: skip
+        stream.truncate(0)
+        stream.write(str(os.getpid()))
+        stream.flush()
+        yield

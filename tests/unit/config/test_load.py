@@ -1,0 +1,74 @@
+"""Every mistake in a document becomes one line that names the field, its value and the way out."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from unified_reward.config import AlignmentRun, Stage, load_document, parse_document
+from unified_reward.config.graph import build_graph
+from unified_reward.errors import UserError
+
+EXAMPLES = sorted((Path(__file__).parents[3] / "jobs" / "examples").glob("*.yaml"))
+SHAPES = (Path(__file__).parents[3] / "jobs" / "examples" / "shapes.yaml").read_text()
+
+MISTAKES = [
+    ("spec.rewardTrain.stpes=3", "spec.rewardTrain.stpes is 3: there is no such field. Did you mean steps?"),
+    ("spec.policies.0.generate.candidates=9", "spec.policies.0.generate.candidates is 9: candidates are ranked in disjoint pairs. Use 8 or 10."),
+    ("spec.rewardTrain.globalBatch=31", "spec.rewardTrain.globalBatch is 31: 2 processes cannot share it evenly. Use 30 or 32, or change processes."),
+    ("spec.policies.1.kind=foo", "spec.policies.1.kind is foo: Input should be 'vlm' or 'diffusion'. Use 'vlm' or 'diffusion'."),
+    ("spec.policies.1.name=vlm", "spec.policies is vlm: two entries have this name. Give each policy a name of its own."),
+    ("spec.rewardTrain.select=best", "spec.rewardTrain.select is best: validateEvery is 0, so there is nothing to choose by. Set validateEvery."),
+    ("foo=1", "foo is 1: there is no such field. Fields here: apiVersion, kind, metadata, spec."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("override", "message"), MISTAKES, ids=[override for override, _ in MISTAKES])
+def test_a_mistake_is_one_line_with_field_value_and_way_out(override: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_document(SHAPES, name="shapes.yaml", overrides=[override])
+    assert str(caught.value) == message
+
+
+def test_a_missing_file_and_broken_yaml_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"FILE is .*none\.yaml: it cannot be read"):
+        load_document(tmp_path / "none.yaml")
+    with pytest.raises(UserError, match="it is no valid YAML"):
+        parse_document("a: [1", name="broken.yaml")
+    with pytest.raises(UserError, match="it holds 2 documents"):
+        parse_document(f"{SHAPES}\n---\n{SHAPES}", name="two.yaml")
+
+
+def test_an_override_reaches_into_lists_and_keeps_types() -> None:
+    run = parse_document(SHAPES, name="shapes.yaml", overrides=["spec.policies.1.dpoTrain.beta=7", "spec.seed=3"])
+    assert run.spec.policies[1].dpo_train.beta == 7.0
+    assert run.spec.seed == 3
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=[path.stem for path in EXAMPLES])
+def test_every_example_is_a_valid_document(path: Path) -> None:
+    run = load_document(path)
+    assert run.metadata.name == path.stem
+    assert build_graph(run)
+
+
+def test_a_document_written_out_reads_back_the_same() -> None:
+    run = parse_document(SHAPES, name="shapes.yaml")
+    assert parse_document(yaml.safe_dump(run.document()), name="again") == run
+
+
+def test_a_sweep_is_written_out_as_one_policy_per_seed_and_way() -> None:
+    sweep = {"seeds": [0, 1], "ways": ["pair_point", "random"]}
+    run = parse_document(SHAPES, name="x", overrides=[f"spec.policies.0.sweep={sweep}"])
+    names = [policy.name for policy in run.spec.expanded_policies()]
+    assert names == ["vlm-pair-point-s0", "vlm-pair-point-s1", "vlm-random-s0", "vlm-random-s1", "image"]
+    assert {p.score.way.value for p in run.spec.expanded_policies() if p.group == "vlm/random"} == {"random"}
+
+
+def test_the_graph_has_seven_stages_each_after_what_it_reads() -> None:
+    graph = build_graph(AlignmentRun.model_validate(yaml.safe_load(SHAPES)))
+    assert {node.stage for node in graph.values()} == set(Stage)
+    seen: set[str] = set()
+    for node in graph.values():
+        assert node.needs <= seen, f"{node.id} stands before {node.needs - seen}"
+        seen.add(node.id)

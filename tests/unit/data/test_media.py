@@ -1,0 +1,107 @@
+"""Pictures and clips decode to the pixels that went in; what does not decode is an error, never black frames."""
+
+import io
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from unified_reward.data.media import MediaError, MediaLimits, decode, frame_indices
+
+RNG = np.random.default_rng(0)
+PICTURE = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+CLIP = RNG.integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
+
+
+def encoded(pixels: np.ndarray, form: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    frames = [Image.fromarray(f) for f in (pixels if pixels.ndim == 4 else pixels[None])]
+    frames[0].save(buffer, form, save_all=len(frames) > 1, append_images=frames[1:], **options)
+    return buffer.getvalue()
+
+
+def video(frames: int, size: tuple[int, int] = (64, 48), rate: int = 10) -> bytes:
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream("mpeg4", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        for number in range(frames):
+            shade = np.full((size[1], size[0], 3), number * 20 % 256, dtype=np.uint8)
+            for packet in stream.encode(av.VideoFrame.from_ndarray(shade)):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "BMP"])
+def test_lossless_pictures_come_back_exactly(form: str) -> None:
+    options = {"lossless": True} if form == "WEBP" else {}
+    assert np.array_equal(decode(encoded(PICTURE, form, **options)), PICTURE)
+
+
+def test_an_animated_png_is_a_clip() -> None:
+    assert np.array_equal(decode(encoded(CLIP, "PNG")), CLIP)
+
+
+def test_frames_of_a_video_are_sampled_evenly_from_first_to_last() -> None:
+    clip = decode(video(12), MediaLimits(frames=4))
+    assert clip.shape == (4, 48, 64, 3)
+    assert [round(float(frame.mean()) / 20) for frame in clip] == frame_indices(12, 4) == [0, 3, 7, 11]
+
+
+def test_a_clip_shorter_than_asked_for_gives_each_frame_once() -> None:
+    assert frame_indices(3, 8) == [0, 1, 2]
+    assert frame_indices(5, None) == [0, 1, 2, 3, 4]
+
+
+def test_the_longer_side_is_scaled_down_and_never_up() -> None:
+    assert decode(encoded(PICTURE, "PNG"), MediaLimits(max_side=15)).shape == (10, 15, 3)
+    assert decode(encoded(PICTURE, "PNG"), MediaLimits(max_side=100)).shape == (20, 30, 3)
+
+
+def test_transparent_parts_are_white() -> None:
+    clear = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
+    buffer = io.BytesIO()
+    clear.save(buffer, "PNG")
+    assert decode(buffer.getvalue()).min() == 255
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b"not a picture at all", "cannot be read"),
+        (encoded(PICTURE, "PNG")[:60], "cannot be read"),
+        (video(12)[:300], "cannot be decoded|no frames|frames asked for"),
+        (b"\x00\x00\x00\x18ftypmp42" + b"\x00" * 64, "cannot be decoded|no video"),
+    ],
+    ids=["empty", "text", "cut picture", "cut video", "empty container"],
+)
+def test_what_cannot_be_decoded_is_an_error_with_a_reason(data: bytes, reason: str) -> None:
+    with pytest.raises(MediaError, match=reason):
+        decode(data)
+
+
+def test_limits_refuse_before_decoding() -> None:
+    with pytest.raises(MediaError, match="30x20 pixels, more than 100"):
+        decode(encoded(PICTURE, "PNG"), MediaLimits(max_pixels=100))
+    with pytest.raises(MediaError, match="bytes, more than 10"):
+        decode(encoded(PICTURE, "PNG"), MediaLimits(max_bytes=10))
+    with pytest.raises(MediaError, match="s long, more than 1 s"):
+        decode(video(30), MediaLimits(max_seconds=1.0))
+
+
+SHARED = Path(__file__).parents[4] / "shared" / "data"
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the folder of real media is not beside this repository")
+def test_real_media_of_the_field_decode() -> None:
+    pictures = [decode(path.read_bytes()) for path in sorted((SHARED / "imagereward").glob("*.webp"))]
+    assert [p.shape for p in pictures] == [(512, 512, 3)] * 4
+    clip = decode((SHARED / "videoalign" / "videos" / "example_3_B.mp4").read_bytes(), MediaLimits(8, 64))
+    assert clip.shape[0] == 8
+    assert max(clip.shape[1:3]) == 64
+    assert clip.std() > 10
