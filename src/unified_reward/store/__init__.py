@@ -1,26 +1,44 @@
-"""The object store: a local directory or any S3, immutable artifacts in it, datasets and the ledger of shards.
+"""The object store: a directory, MinIO or any S3, and what is kept in it.
 
-stages/<stage>/<key>/...          what a stage made; `_stage.json` is written last
-<prefix>/_manifest.json           makes the files under <prefix> an artifact; written last, never changed
-media/sha256/ab/<digest>          pictures and videos, each once
+object_store: whole objects under keys. artifacts: immutable outputs with a manifest. dataset: records and media.
+ledger: work in shards, each counted exactly once.
 """
 
-from unified_reward.store.artifacts import Artifact, open_artifact, resolve, write_artifact
+from unified_reward.config.spec import ArtifactRef
+from unified_reward.store.artifacts import (
+    MANIFEST,
+    Artifact,
+    ArtifactWriter,
+    open_artifact,
+    resolve,
+    upload_directory,
+    write_artifact,
+)
 from unified_reward.store.dataset import Dataset, DatasetWriter
-from unified_reward.store.ledger import Shard, ShardLedger
-from unified_reward.store.object_store import NotFoundError, ObjectInfo, ObjectStore, open_store
+from unified_reward.store.errors import NotFound, StoreError
+from unified_reward.store.ledger import Ledger, Shard
+from unified_reward.store.media import MediaWriter, media_key, read_media
+from unified_reward.store.object_store import ObjectInfo, ObjectStore, open_store
 
 __all__ = [
+    "MANIFEST",
     "Artifact",
+    "ArtifactRef",
+    "ArtifactWriter",
     "Dataset",
     "DatasetWriter",
-    "NotFoundError",
+    "Ledger",
+    "MediaWriter",
+    "NotFound",
     "ObjectInfo",
     "ObjectStore",
     "Shard",
-    "ShardLedger",
+    "StoreError",
+    "media_key",
     "open_artifact",
     "open_store",
+    "read_media",
     "resolve",
+    "upload_directory",
     "write_artifact",
 ]

@@ -1,201 +1,241 @@
-"""One interface to `file://` directories, `memory://` (tests) and any S3 such as MinIO, over obstore.
+"""One interface to a directory, to any S3 and to memory: whole objects under '/'-separated keys.
 
-Foreign errors are translated here and nowhere else. A put is atomic: a reader sees the whole object or none.
+An object is there whole or not at all. `put_if_absent` is the only arbiter between writers: whatever has to happen
+once (a manifest, a shard's result) is decided by it. Objects that it wrote carry a token of the call as metadata where
+the store keeps metadata, because a conditional put whose answer is lost on the way cannot be repeated blindly: the
+object is then read back and its token compared.
+
+Has the verbs of `fsdp_utils.Storage`, so checkpoints can be kept in it too.
 """
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
 import os
 import shutil
-import tempfile
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
 
-import obstore
-from obstore import exceptions as foreign
-from obstore.store import LocalStore, MemoryStore, S3Store
+import obstore.exceptions as foreign
 
 from unified_reward.errors import UserError
+from unified_reward.store.backends import RETRY_SECONDS, Backend, connect
+from unified_reward.store.errors import NotFound, StoreError, Unreachable, translated
 
-MULTIPART_BYTES = 8 * 1024 * 1024
-RETRY_SECONDS = 180  # an S3 that restarts is back well within this
-T = TypeVar("T")
-
-
-class NotFoundError(KeyError):
-    """There is no object under this key."""
+MEBIBYTE = 1024 * 1024
+CHUNK = 16 * MEBIBYTE  # of a multipart upload and of a ranged download; bounds memory per transfer
+MAX_PARTS = 9_000  # S3 allows 10,000
+LIST_CHUNK = 1000
+TOKEN = "ur-writer"
+UPLOAD_ATTEMPTS = 3
+PROBE_RETRY_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class ObjectInfo:
+    """What is known of an object without reading it. size: bytes. modified: by the store's clock, UTC."""
+
     key: str
     size: int
+    modified: datetime
 
 
-def open_store(url: str) -> ObjectStore:
-    """The store at `file:///DIR`, a plain directory, `memory://`, or `s3://BUCKET/PREFIX`.
+def open_store(url: str, *, retry_seconds: float = RETRY_SECONDS, create: bool = True) -> ObjectStore:
+    """The store at `url`: a path, `file:///abs/dir`, `s3://bucket/prefix` or `memory://`.
 
-    S3 takes its endpoint from UR_S3_ENDPOINT or AWS_ENDPOINT_URL, its keys from the usual AWS_* variables.
-    Raises UserError when the URL is none of these.
+    S3: the endpoint is UR_S3_ENDPOINT or AWS_ENDPOINT_URL, the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, the
+    region AWS_REGION. retry_seconds: how long a request is tried again while the server does not answer. create: make
+    a missing local directory. Raises UserError. Nothing is asked of a server yet: see `check_writable`.
     """
-    parts = urlsplit(url)
-    if parts.scheme in ("", "file"):
-        path = Path(unquote(parts.path) if parts.scheme else url).expanduser().resolve()
-        return ObjectStore(_local(path), path.as_uri(), directory=path)
-    if parts.scheme == "memory":
-        return ObjectStore(MemoryStore(), url)
-    if parts.scheme == "s3" and parts.netloc:
-        return ObjectStore(_s3(parts.netloc, parts.path.strip("/")), url)
-    raise UserError(field="store", value=url, why="it is no store URL", fix="Use file:///DIR or s3://BUCKET/PREFIX.")
+    return ObjectStore(connect(url, retry_seconds=retry_seconds, create=create), retry_seconds=retry_seconds)
 
 
 class ObjectStore:
-    """Keys are relative paths with `/`. Safe to use from several threads and processes."""
+    """All methods raise UserError where a person can mend it, and NotFound where a key must exist but does not."""
 
-    def __init__(self, backend: Any, url: str, directory: Path | None = None) -> None:
-        self.url, self.directory = url, directory
-        self._backend = backend
+    def __init__(self, backend: Backend, *, retry_seconds: float = RETRY_SECONDS) -> None:
+        self.url = backend.url
+        self.root = backend.root
+        self.retry_seconds = retry_seconds
+        self._client = backend.client
+        self._keeps_metadata = backend.url.startswith("s3://")
+
+    def __repr__(self) -> str:
+        return f"ObjectStore({self.url!r})"
+
+    def __reduce__(self) -> tuple[Callable[..., ObjectStore], tuple[str, float]]:
+        return _reopen, (self.url, self.retry_seconds)
 
     def get(self, key: str) -> bytes:
-        """The whole object. Raises NotFoundError."""
-        return self._call(key, lambda: bytes(obstore.get(self._backend, key).bytes()))
+        """The whole object."""
+        with translated(self.url, key):
+            return bytes(self._client.get(_checked(key)).bytes())
 
-    def get_range(self, key: str, start: int, length: int) -> bytes:
-        """`length` bytes from offset `start`. Raises NotFoundError."""
-        return self._call(key, lambda: bytes(obstore.get_range(self._backend, key, start=start, length=length)))
-
-    def get_file(self, key: str, path: Path) -> None:
-        """Stream an object to `path`, which appears whole or not at all. Raises NotFoundError."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as stream:
-            try:
-                for chunk in self._call(key, lambda: obstore.get(self._backend, key)):
-                    stream.write(chunk)
-                stream.close()
-                os.replace(stream.name, path)
-            except BaseException:
-                Path(stream.name).unlink(missing_ok=True)
-                raise
+    def get_range(self, key: str, start: int, stop: int) -> bytes:
+        """Bytes [start, stop) of the object, clipped to its end; b"" when start is at or beyond it."""
+        if not 0 <= start <= stop:
+            raise ValueError(f"range [{start}, {stop}) of {key} is not a range")
+        if start == stop:
+            return b""
+        try:
+            with translated(self.url, key):
+                return bytes(self._client.get_range(_checked(key), start=start, end=stop))
+        except StoreError:
+            if start >= self.info(key).size:
+                return b""
+            raise
 
     def put(self, key: str, data: bytes) -> None:
-        """Write an object, over an existing one."""
-        self._call(key, lambda: obstore.put(self._backend, key, data))
-
-    def put_file(self, key: str, path: Path) -> None:
-        """Upload a file, in parts when it is large."""
-        multipart = path.stat().st_size > MULTIPART_BYTES
-        self._call(
-            key, lambda: obstore.put(self._backend, key, path, use_multipart=multipart, chunk_size=MULTIPART_BYTES)
-        )
+        """Store `data` under `key`, replacing what was there."""
+        with translated(self.url, key, writing=True):
+            self._client.put(_checked(key), data, use_multipart=False)
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
-        """Write an object unless there is one: of several writers exactly one gets True.
+        """Store `data` unless the key exists. True when this call stored it: of any number of callers, one gets True."""
+        token, sent_before = uuid.uuid4().hex, False
+        attributes = {TOKEN: token} if self._keeps_metadata else None
+        deadline = time.monotonic() + self.retry_seconds
+        while True:
+            try:
+                with translated(self.url, key, writing=True):
+                    self._client.put(_checked(key), data, mode="create", attributes=attributes)
+            except foreign.AlreadyExistsError:
+                return self._keeps_metadata and self._token(key) == token
+            except Unreachable:
+                # Sent, but the answer was lost. Absent now does not mean absent later, so the next try is conditional
+                # too, and losing it still means to compare tokens.
+                stored = self._token(key)
+                if stored is not None:
+                    return stored == token
+                if sent_before and time.monotonic() > deadline:
+                    raise
+                sent_before = True
+            else:
+                return True
 
-        A create that fails on the way may or may not have been carried out, so it is settled by reading back: whoever finds
-        its own bytes has won. Bytes that must name one winner therefore have to differ between writers.
+    def put_file(self, local: Path, key: str) -> None:
+        """Store a file, streamed and in parts when large, replacing what was there. The object appears when complete."""
+        size = local.stat().st_size
+        chunk = max(CHUNK, -(-size // MAX_PARTS))
+        for attempt in range(1, UPLOAD_ATTEMPTS + 1):
+            try:
+                with translated(self.url, key, writing=True):
+                    self._client.put(_checked(key), local, chunk_size=chunk, max_concurrency=4)
+                return
+            except NotFound:  # the server forgot the upload when it restarted, or finished it and its answer was lost
+                if attempt == UPLOAD_ATTEMPTS:
+                    raise StoreError(f"the upload of {key} to {self.url} was dropped {attempt} times") from None
+
+    def get_file(self, key: str, local: Path, *, sha256: str = "") -> None:
+        """Write the object to `local`, which appears whole or not at all; its directory is made.
+
+        sha256: hex digest the content must have. Raises UserError when it has another.
         """
+        size = self.info(key).size
+        local.parent.mkdir(parents=True, exist_ok=True)
+        arriving = local.with_name(f".{local.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
+        digest = hashlib.sha256()
         try:
-            obstore.put(self._backend, key, data, mode="create")
-        except (foreign.AlreadyExistsError, foreign.PreconditionError):
-            return False
-        except foreign.GenericError as error:
-            existing = self.get(key) if self.head(key) else None
-            if existing is None:
-                raise self._translated(key, error) from error
-            return existing == data
-        except Exception as error:
-            raise self._translated(key, error) from error
-        return True
+            with arriving.open("wb") as stream:
+                for start in range(0, size, CHUNK):
+                    part = self.get_range(key, start, min(start + CHUNK, size))
+                    digest.update(part)
+                    stream.write(part)
+            check_digest(key, digest.hexdigest(), sha256 or digest.hexdigest(), self.url)
+            arriving.replace(local)
+        finally:
+            arriving.unlink(missing_ok=True)
 
     def head(self, key: str) -> ObjectInfo | None:
-        """Size of an object, or None when there is none."""
+        """Size and time of the object, or None when there is none."""
         try:
-            return ObjectInfo(key, self._call(key, lambda: obstore.head(self._backend, key))["size"])
-        except NotFoundError:
+            return self.info(key)
+        except NotFound:
             return None
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """Every object whose key starts with the directory `prefix`, in no order."""
-        pages = self._call(prefix, lambda: list(obstore.list(self._backend, prefix=prefix or None)))
-        for page in pages:
-            for entry in page:
-                yield ObjectInfo(entry["path"], entry["size"])
+    def info(self, key: str) -> ObjectInfo:
+        """Size and time of the object. Raises NotFound."""
+        with translated(self.url, key):
+            meta = self._client.head(_checked(key))
+        return ObjectInfo(key, int(meta["size"]), meta["last_modified"])
+
+    def exists(self, key: str) -> bool:
+        return self.head(key) is not None
+
+    def objects(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Every object whose key starts with `prefix`, in no order. Cheap when the prefix ends with '/' or is ""."""
+        folder = prefix.rpartition("/")[0]
+        with translated(self.url, prefix):
+            for page in self._client.list(folder or None, chunk_size=LIST_CHUNK):
+                for meta in page:
+                    if meta["path"].startswith(prefix):
+                        yield ObjectInfo(meta["path"], int(meta["size"]), meta["last_modified"])
+
+    def list(self, prefix: str = "") -> dict[str, int]:
+        """{key: size in bytes} of every key that starts with `prefix`, sorted."""
+        return dict(sorted((found.key, found.size) for found in self.objects(prefix)))
 
     def delete(self, key: str) -> None:
-        """Remove an object; none there is no error."""
-        with contextlib.suppress(NotFoundError):
-            self._call(key, lambda: obstore.delete(self._backend, key))
+        """Remove the object; nothing happens when there is none."""
+        try:
+            with translated(self.url, key, writing=True):
+                self._client.delete(_checked(key))
+        except NotFound:
+            return
 
     def check_writable(self) -> None:
-        """Write and remove a small object. Raises UserError when the store refuses."""
-        key = f".write-check-{os.getpid()}"
-        self.put(key, b"ok")
-        self.delete(key)
+        """Write and remove a small object, so that a store that refuses shows at once. Raises UserError."""
+        quick = (
+            self if self.root or not self._keeps_metadata else open_store(self.url, retry_seconds=PROBE_RETRY_SECONDS)
+        )
+        key = f".writable-{uuid.uuid4().hex}"
+        quick.put(key, b"unified-reward looks whether it may write here")
+        quick.delete(key)
 
     def require_space(self, size: int) -> None:
-        """Raise UserError when a local store's disk has less than `size` bytes free. S3 cannot be asked."""
-        if self.directory is None:
-            return
-        free = shutil.disk_usage(self.directory).free
-        if free < size:
-            fix = "Free some space, or name another store."
-            why = f"its disk has {free / 1e6:.0f} MB free and {size / 1e6:.0f} MB are needed"
-            raise UserError(field="store", value=self.url, why=why, fix=fix)
+        """Raise UserError when a local store's disk has less than `size` bytes free. Servers do not tell; see errors."""
+        if self.root is not None:
+            require_disk_space(self.root, size, field="store", shown=self.url)
 
-    def _call(self, key: str, act: Callable[[], T]) -> T:
+    def _token(self, key: str) -> str | None:
+        """The token of the call that wrote the object ("" when it has none), or None when there is no object."""
         try:
-            return act()
-        except Exception as error:
-            raise self._translated(key, error) from error
-
-    def _translated(self, key: str, error: Exception) -> Exception:
-        """Our error for obstore's; its own text is kept to the first line, which holds no secrets."""
-        text = str(error).split("\n", 1)[0][:300]
-        if isinstance(error, FileNotFoundError | foreign.NotFoundError) and "NoSuchBucket" not in str(error):
-            return NotFoundError(key)
-        if "NoSuchBucket" in str(error):
-            return self._fault("there is no such bucket", "Create the bucket, or name another one.")
-        if isinstance(error, PermissionError | foreign.PermissionDeniedError | foreign.UnauthenticatedError):
-            return self._fault(f"access is denied ({text})", "Check the permissions and the keys.")
-        if "No space left" in str(error):
-            return self._fault("its disk is full", "Free some space, or name another store.")
-        if "Read-only file system" in str(error) or "Permission denied" in str(error):
-            return self._fault(f"it refuses writes ({text})", "Make it writable, or name another store.")
-        if isinstance(error, foreign.BaseError | OSError):
-            return self._fault(f"it does not answer as a store ({text})", "Check that it runs and can be reached.")
-        return error
-
-    def _fault(self, why: str, fix: str) -> UserError:
-        return UserError(field="store", value=self.url, why=why, fix=fix)
+            with translated(self.url, key):
+                found = self._client.get(_checked(key))
+        except NotFound:
+            return None
+        return str(found.attributes.get(TOKEN, ""))
 
 
-def _local(directory: Path) -> LocalStore:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        why = f"the directory cannot be made ({error.strerror})"
-        raise UserError(field="store", value=directory, why=why, fix="Name a directory you may write to.") from error
-    return LocalStore(str(directory))
+def require_disk_space(directory: Path, size: int, *, field: str, shown: str) -> None:
+    """Raise UserError when the disk of `directory` (or of its nearest existing parent) has less than `size` bytes free."""
+    existing = next(p for p in (directory, *directory.parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    if free < size:
+        raise UserError(field=field, value=shown, why=f"{_sized(free)} are free there and {_sized(size)} are needed",
+                        fix="Free some space, or choose a place with more room.")  # fmt: skip
 
 
-def _s3(bucket: str, prefix: str) -> S3Store:
-    endpoint = os.environ.get("UR_S3_ENDPOINT") or os.environ.get("AWS_ENDPOINT_URL")
-    options: dict[str, Any] = {"region": os.environ.get("AWS_REGION", "us-east-1")}
-    if endpoint:
-        options["endpoint"] = endpoint
-    return S3Store(
-        bucket,
-        prefix=prefix or None,
-        client_options={"allow_http": bool(endpoint and endpoint.startswith("http://"))},
-        retry_config={
-            "max_retries": 30,
-            "retry_timeout": timedelta(seconds=RETRY_SECONDS),
-            "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=10), "base": 2},
-        },
-        **options,
-    )
+def check_digest(key: str, found: str, expected: str, url: str) -> None:
+    """Raise UserError when an object is not what its digest says."""
+    if found != expected:
+        raise UserError(field=key, value=f"sha256 {found[:12]}", why=f"{expected[:12]} was stored there in {url}, so it is damaged",
+                        fix="Restore the object from a backup, or make it again.")  # fmt: skip
+
+
+def _sized(size: int) -> str:
+    return f"{size / MEBIBYTE / 1024:.1f} GiB" if size >= 1024 * MEBIBYTE else f"{size / MEBIBYTE:.1f} MiB"
+
+
+def _checked(key: str) -> str:
+    if not key or key.startswith("/") or any(part in ("", ".", "..") for part in key.split("/")):
+        raise ValueError(f"{key!r} is not a key: segments joined by single slashes")
+    return key
+
+
+def _reopen(url: str, retry_seconds: float) -> ObjectStore:
+    return open_store(url, retry_seconds=retry_seconds)
