@@ -17,7 +17,7 @@ from unified_reward.store.artifacts import (
 from unified_reward.store.dataset import Dataset, DatasetWriter
 from unified_reward.store.errors import NotFound, StoreError
 from unified_reward.store.ledger import Ledger, Shard
-from unified_reward.store.media import MediaWriter, media_key, read_media
+from unified_reward.store.media import MediaWriter, media_key, put_media, read_media
 from unified_reward.store.object_store import ObjectInfo, ObjectStore, open_store
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "media_key",
     "open_artifact",
     "open_store",
+    "put_media",
     "read_media",
     "resolve",
     "upload_directory",

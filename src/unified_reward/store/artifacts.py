@@ -103,12 +103,17 @@ def upload_directory(
     store: ObjectStore, prefix: str, directory: Path, kind: str, meta: Mapping[str, Any] | None = None
 ) -> ArtifactRef:
     """Store every file below `directory` as one artifact, named by its path within."""
+    return write_artifact(store, prefix, directory_files(directory), kind, meta)
+
+
+def directory_files(directory: Path) -> dict[str, Path]:
+    """Every file below `directory` by its path within. Raises UserError when there is none."""
     files = {p.relative_to(directory).as_posix(): p for p in directory.rglob("*") if p.is_file()}
     if not files:
         raise UserError(
             field="directory", value=directory, why="there is no file in it", fix="Name a directory with files."
         )
-    return write_artifact(store, prefix, files, kind, meta)
+    return files
 
 
 @dataclass(frozen=True)

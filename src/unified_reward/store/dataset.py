@@ -88,6 +88,10 @@ class DatasetWriter(Generic[RowType]):
         self._require_open()
         return self._media.add(data)
 
+    def flush_media(self) -> None:
+        """Return when every medium added so far is stored, before rows that name them are committed elsewhere."""
+        self._media.flush()
+
     def commit(self) -> ArtifactRef:
         """Make the dataset exist. Raises UserError when rows name media that are not in the store."""
         self._require_open()

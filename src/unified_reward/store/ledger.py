@@ -79,10 +79,13 @@ class Ledger:
         """What is committed, by shard index. Once here, never changed."""
         return {index: self._read_done(key) for index, key in self._committed().items()}
 
-    def pending(self) -> list[Shard]:
-        """Shards that nobody has committed yet, in order; somebody may be at work on them."""
+    def pending(self, rank: int = 0, world_size: int = 1) -> list[Shard]:
+        """This rank's share of the shards that nobody has committed yet, in order.
+
+        The share goes by the shard's number, not by what is pending, since ranks may look at different times.
+        """
         committed = self._committed()
-        return [shard for shard in self.shards if shard.index not in committed]
+        return [s for s in self.shards if s.index not in committed and s.index % world_size == rank]
 
     def claim(self, *, lease_seconds: float = LEASE_SECONDS) -> Iterator[Shard]:
         """Shards to work on, one at a time, until all are committed, by this process or others.

@@ -39,6 +39,16 @@ def read_media(store: ObjectStore, digest: str) -> bytes:
     return data
 
 
+def put_media(store: ObjectStore, data: bytes) -> str:
+    """Store a medium unless it is there already; returns its sha256 (hex)."""
+    digest = hashlib.sha256(data).hexdigest()
+    key = media_key(digest)
+    there = store.head(key)
+    if there is None or there.size != len(data):
+        store.put(key, data)
+    return digest
+
+
 class MediaWriter:
     """Stores media while the caller goes on. A failure shows at the next `add`, or at `flush`."""
 
@@ -55,7 +65,7 @@ class MediaWriter:
         if digest.digest() not in self.written:
             self.written.add(digest.digest())
             self._room.acquire()
-            self._running.add(self._pool.submit(self._store, digest.hexdigest(), data))
+            self._running.add(self._pool.submit(self._store, data))
             self._collect()
         return digest.hexdigest()
 
@@ -68,12 +78,9 @@ class MediaWriter:
         """Give up what is not yet begun."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _store(self, digest: str, data: bytes) -> None:
+    def _store(self, data: bytes) -> None:
         try:
-            key = media_key(digest)
-            there = self.store.head(key)
-            if there is None or there.size != len(data):
-                self.store.put(key, data)
+            put_media(self.store, data)
         finally:
             self._room.release()
 
