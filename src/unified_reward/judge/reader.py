@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import AttentionInterface
 
 from unified_reward.judge.pack import Rationale
 from unified_reward.judge.tree import AnswerTree
@@ -20,6 +21,18 @@ from unified_reward.models.batching import IMAGE, VIDEO, Encoded, collate
 from unified_reward.models.vlm import Vlm
 
 VISION_BATCH = 64  # pictures or clips through the vision tower at once
+ATTENTION = "unified_reward_grouped"
+
+
+def _grouped_attention(_module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *,
+                       scaling: float, **_: Any) -> tuple[Tensor, None]:  # fmt: skip
+    """SDPA that reads grouped keys and values where they lie; transformers copies them for every head when masked."""
+    grouped = query.shape[1] != key.shape[1]
+    attended = nn.functional.scaled_dot_product_attention(query, key, value, mask, scale=scaling, enable_gqa=grouped)
+    return attended.transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(ATTENTION, _grouped_attention)
 
 
 @dataclass(frozen=True)
@@ -235,10 +248,15 @@ class Reader:
 
     def _forward(self, embeds: Tensor, positions: Tensor, mask: Tensor, cache: KeyValues) -> Tensor:
         """embeds: [B, Q, H]; positions: [3, B, Q]; mask: bool [B, Q, slots], true = looks at. Returns [B, Q, H]."""
-        hidden: Tensor = self.language(
-            inputs_embeds=embeds, position_ids=positions, attention_mask=mask[:, None], past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state  # fmt: skip
+        config = self.language.config
+        usual, config._attn_implementation = config._attn_implementation, ATTENTION
+        try:
+            hidden: Tensor = self.language(
+                inputs_embeds=embeds, position_ids=positions, attention_mask=mask[:, None], past_key_values=cache,
+                use_cache=True,
+            ).last_hidden_state  # fmt: skip
+        finally:
+            config._attn_implementation = usual
         cache.used += embeds.shape[1]
         return hidden
 
