@@ -106,7 +106,7 @@ def commit(context: StageContext, result: StageResult, *, started: float) -> Com
 def read_commit(store: ObjectStore, stage: str, key: str) -> Commit | None:
     """The committed result of a stage key, or None when the stage has not finished."""
     path = f"stages/{stage}/{key}/{COMMIT}"
-    if store.head(path) is None:
+    if not store.exists(path):
         return None
     values = json.loads(store.get(path))
     for name in ("outputs", "inputs"):
@@ -122,7 +122,7 @@ def write_pointer(store: ObjectStore, run: str, node: str, key: str) -> None:
 def read_pointer(store: ObjectStore, run: str, node: str) -> str:
     """The key that a run's stage has now, "" when it has none."""
     path = f"runs/{run}/{node}.json"
-    return str(json.loads(store.get(path))["key"]) if store.head(path) else ""
+    return str(json.loads(store.get(path))["key"]) if store.exists(path) else ""
 
 
 def _plain(value: Commit) -> dict[str, Any]:

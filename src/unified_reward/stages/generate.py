@@ -13,7 +13,7 @@ from unified_reward.records import Candidate, Prompt, from_row, schema_of, to_ro
 from unified_reward.stages.context import StageContext, StageResult
 from unified_reward.stages.import_data import PROMPTS_DIFFUSION, PROMPTS_VLM
 from unified_reward.stages.media import MediaReader
-from unified_reward.store import DatasetWriter, ShardLedger
+from unified_reward.store import DatasetWriter, Ledger, MediaWriter
 
 CANDIDATES = "candidates"
 Drawn = Iterable[tuple[Candidate, bytes | None]]
@@ -24,21 +24,21 @@ def run(context: StageContext) -> StageResult:
     data = context.dataset(prompts_name(context), Prompt)
     prompts = [prompt for prompt in data.records() if prompt.split == "train"]
     draw = _engine(context, config, MediaReader(data))
-    ledger = ShardLedger(context.store, f"{context.prefix}/shards", rows=len(prompts), size=config.shard_prompts)
-    writer = DatasetWriter(context.store, f"{context.prefix}/{CANDIDATES}", Candidate)
+    ledger = Ledger(context.store, f"{context.prefix}/shards", rows=len(prompts), rows_per_shard=config.shard_prompts)
+    media = MediaWriter(context.store)
 
-    for shard in ledger.pending(context.dist.rank, context.dist.world_size):
+    for shard in ledger.claim():
         rows = []
-        for candidate, media in draw(prompts[shard.start : shard.stop]):
-            digest = "" if media is None else writer.add_media(media)
-            rows.append(to_row(replace(candidate, media=digest)))
+        for candidate, content in draw(prompts[shard.start : shard.stop]):
+            rows.append(to_row(replace(candidate, media="" if content is None else media.add(content))))
+        media.flush()
         ledger.commit(shard, pa.Table.from_pylist(rows, schema=schema_of(Candidate)))
         progress.report(shard.stop, len(prompts), "prompts", context.spec.policy)
-    context.dist.barrier()
+    media.close()
 
-    with writer:
+    with DatasetWriter(context.store, f"{context.prefix}/{CANDIDATES}", Candidate) as writer:
         count, distinct = 0, set()
-        for row in ledger.rows(schema_of(Candidate)).to_pylist():
+        for row in ledger.rows().to_pylist():
             candidate = from_row(Candidate, row)
             writer.add(candidate)
             count += 1

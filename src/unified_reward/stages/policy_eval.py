@@ -16,7 +16,7 @@ from unified_reward.stages.generate import prompts_name
 from unified_reward.stages.grading import grade_images, grade_texts, is_graded
 from unified_reward.stages.media import MediaReader
 from unified_reward.stages.reward_eval import flat
-from unified_reward.store.dataset import put_media
+from unified_reward.store import MediaWriter
 
 SHOWN = 24
 
@@ -61,7 +61,7 @@ def _texts(
 def _images(
     context: StageContext, config: PolicyEvalConfig, prompts: Sequence[Prompt], directories: dict[str, Path]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    from unified_reward.generation.diffusion import draw_for_prompts
+    from unified_reward.generation.diffusion import draw_for_prompts, png
     from unified_reward.models.diffusion import load_image_policy
     from unified_reward.models.diffusion_sampler import DiffusionSampler
 
@@ -69,12 +69,15 @@ def _images(
     sampler = DiffusionSampler(config.sampler_steps, config.guidance, config.batch)
     graded: dict[str, list[Graded]] = {}
     shown: dict[str, list[str]] = {}
+    media = MediaWriter(context.store)
     for number, (side, directory) in enumerate(directories.items()):
         policy = load_image_policy(directory)
         images = draw_for_prompts(policy, prompts, each, sampler, seed=context.spec.seed)
         graded[side] = grade_images(prompts, images, each)
-        shown[side] = [put_media(context.store, png) for png in _pngs(images[i * each] for i in range(len(prompts)))]
+        shown[side] = [media.add(png(images[i * each])) for i in range(len(prompts))]
         progress.report(number + 1, len(directories), "models")
+    media.flush()
+    media.close()
     examples = [
         {
             "prompt": p.text,
@@ -84,9 +87,3 @@ def _images(
         for i, p in enumerate(prompts[:SHOWN])
     ]
     return policy_metrics(graded["before"], graded["after"], "images with every asked fact right"), examples
-
-
-def _pngs(images: Any) -> list[bytes]:
-    from unified_reward.generation.diffusion import png
-
-    return [png(image) for image in images]

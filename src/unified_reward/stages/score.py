@@ -30,7 +30,7 @@ from unified_reward.stages.context import StageContext, StageResult
 from unified_reward.stages.generate import CANDIDATES, prompts_name
 from unified_reward.stages.media import MediaReader
 from unified_reward.stages.reward_eval import flat
-from unified_reward.store import DatasetWriter, ShardLedger
+from unified_reward.store import DatasetWriter, Ledger
 
 PAIRS = "pairs"
 VERDICTS = "verdicts"
@@ -44,18 +44,17 @@ def run(context: StageContext) -> StageResult:
     prompts = [p for p in prompts_data.records() if p.split == "train"]
     offered = _by_prompt(candidates_data.records())
     judge = Judge.load(context.model("judge"), MediaReader(candidates_data), batch=config.batch)
-    ledger = ShardLedger(
-        context.store, f"{context.prefix}/{VERDICTS}-shards", rows=len(prompts), size=config.shard_prompts
+    ledger = Ledger(
+        context.store, f"{context.prefix}/{VERDICTS}-shards", rows=len(prompts), rows_per_shard=config.shard_prompts
     )
 
-    for shard in ledger.pending(context.dist.rank, context.dist.world_size):
+    for shard in ledger.claim():
         part = prompts[shard.start : shard.stop]
         verdicts = judge_candidates(judge, part, offered, config.way, judge_name=context.spec.inputs["judge"].digest)
         ledger.commit(shard, pa.Table.from_pylist([to_row(v) for v in verdicts], schema=schema_of(Verdict)))
         progress.report(shard.stop, len(prompts), "prompts", context.spec.policy)
-    context.dist.barrier()
 
-    verdicts = [from_row(Verdict, row) for row in ledger.rows(schema_of(Verdict)).to_pylist()]
+    verdicts = [from_row(Verdict, row) for row in ledger.rows().to_pylist()]
     rules = Rules(config.way, config.min_margin, config.max_inconsistency)
     candidates = [c for own in offered.values() for c in own]
     rows = select(prompts, candidates, verdicts, rules, seed=context.spec.seed, limit=config.max_pairs)

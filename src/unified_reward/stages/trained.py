@@ -14,8 +14,7 @@ from unified_reward.config import ArtifactRef, TrainLoopConfig
 from unified_reward.models.diffusion import ImagePolicy, load_image_policy, save_image_policy
 from unified_reward.models.vlm import Vlm
 from unified_reward.stages.context import StageContext
-from unified_reward.store import NotFoundError, ObjectStore, write_artifact
-from unified_reward.store.artifacts import directory_files
+from unified_reward.store import ObjectStore, upload_directory
 from unified_reward.training.loop import Metrics, TrainResult, train
 from unified_reward.training.objective import Objective
 
@@ -27,20 +26,17 @@ class StoredCheckpoints:
         self.store, self.prefix = store, prefix
 
     def put_file(self, local: Path, key: str) -> None:
-        self.store.put_file(f"{self.prefix}/{key}", local)
+        self.store.put_file(local, f"{self.prefix}/{key}")
 
     def get_file(self, key: str, local: Path) -> None:
-        try:
-            self.store.get_file(f"{self.prefix}/{key}", local)
-        except NotFoundError as error:
-            raise FileNotFoundError(key) from error
+        self.store.get_file(f"{self.prefix}/{key}", local)
 
     def list(self, prefix: str) -> dict[str, int]:
-        found = {info.key.removeprefix(f"{self.prefix}/"): info.size for info in self.store.list(self.prefix)}
-        return {key: size for key, size in found.items() if key.startswith(prefix)}
+        found = self.store.list(f"{self.prefix}/{prefix}")
+        return {key.removeprefix(f"{self.prefix}/"): size for key, size in found.items()}
 
     def exists(self, key: str) -> bool:
-        return self.store.head(f"{self.prefix}/{key}") is not None
+        return self.store.exists(f"{self.prefix}/{key}")
 
     def delete(self, key: str) -> None:
         self.store.delete(f"{self.prefix}/{key}")
@@ -141,6 +137,4 @@ def summary(result: TrainResult) -> dict[str, Any]:
 
 def _publish(context: StageContext, name: str, directory: Path, meta: dict[str, Any]) -> ArtifactRef:
     lineage = {"inputs": {key: ref.digest for key, ref in context.spec.inputs.items()}, **meta}
-    return write_artifact(
-        context.store, f"{context.prefix}/{name}", directory_files(directory), kind="model", meta=lineage
-    )
+    return upload_directory(context.store, f"{context.prefix}/{name}", directory, "model", lineage)
