@@ -53,7 +53,7 @@ class Manifest:
         if content.get("format") != FORMAT:
             raise UserError(field=f"{prefix}/{MANIFEST}", value=f"format {content.get('format')}",
                             why=f"this version reads format {FORMAT}", fix="Read it with the version that wrote it.")  # fmt: skip
-        files = {name: FileEntry(**entry) for name, entry in content["files"].items()}
+        files = {_inside(name, prefix): FileEntry(**entry) for name, entry in content["files"].items()}
         return cls(content["kind"], content["meta"], files)
 
 
@@ -215,6 +215,14 @@ def _committed_nearby(store: ObjectStore, prefix: str, levels: int = 2) -> Itera
         if found:
             yield from found
             return
+
+
+def _inside(name: str, prefix: str) -> str:
+    """`name`, refused when it is not a path below the artifact: a manifest may come from a stranger."""
+    if any(part in ("", ".", "..") for part in name.split("/")):
+        raise UserError(field=f"{prefix}/{MANIFEST}", value=f"file {name}", why="the name leads out of the artifact",
+                        fix="Do not use this artifact.")  # fmt: skip
+    return name
 
 
 def _check_prefix(prefix: str) -> None:

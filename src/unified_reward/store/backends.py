@@ -41,7 +41,8 @@ def connect(url: str, *, retry_seconds: float = RETRY_SECONDS, create: bool = Tr
         return _memory(url)
     if scheme == "s3":
         return _s3(url, retry_seconds)
-    raise UserError(field="store", value=url, why=f"stores of kind {scheme}:// are not known",
+    shown = f"{scheme}://{url.partition('://')[2].rpartition('@')[2]}"
+    raise UserError(field="store", value=shown, why=f"stores of kind {scheme}:// are not known",
                     fix="Use a path, file:///DIR or s3://BUCKET/PREFIX.")  # fmt: skip
 
 

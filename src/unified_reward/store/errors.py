@@ -59,11 +59,11 @@ def translate(error: Exception, url: str, key: str, *, writing: bool = False) ->
         return NotFound(key)
     if status == "507" or "StorageFull" in code or (system and int(system) in NO_SPACE):
         return _user(url, "no space is left there", "Free some space, or choose a store with more room")
-    if status in ("401", "403") or isinstance(error, (foreign.PermissionDeniedError, foreign.UnauthenticatedError)):
-        return _refused(url, code, writing=writing)
     if isinstance(error, PermissionError) or (system and int(system) in REFUSED):
         return _user(url, f"{'writing' if writing else 'reading'} there is not permitted",
                      "Give this user access to the directory, or choose another store")  # fmt: skip
+    if status in ("401", "403") or isinstance(error, (foreign.PermissionDeniedError, foreign.UnauthenticatedError)):
+        return _refused(url, code, writing=writing)
     if is_unreachable(text):
         answer = f"it answered with status {status}" if status else "no answer came"
         return Unreachable(field="store", value=url, why=f"it cannot be used: {answer}",

@@ -28,8 +28,8 @@ from unified_reward.store.object_store import ObjectStore, check_digest
 
 PLAN = "_plan.json"
 DONE = ".done"
-POLL_SECONDS = 0.5
-LONGEST_POLL_SECONDS = 5.0
+POLL_SECONDS = 0.2
+LONGEST_POLL_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
