@@ -1,0 +1,122 @@
+"""A stage as a TorchX AppDef: the command around its ranks, its environment, what it needs of a machine.
+
+What the rendered components call, and what the executors start: both give the same AppDef for the same stage.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torchx.specs import AppDef, Resource, Role
+from torchx.specs.finder import ComponentValidationException
+
+from unified_reward.config import STAGE_CONFIGS, Stage, StageSpec, validate
+from unified_reward.config.model import Model
+from unified_reward.errors import UserError
+
+# One thread a process: stages bring their own processes, and small matrices lose by sharing cores.
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "GOMP_SPINCOUNT": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PYTHONUNBUFFERED": "1",
+}
+MEMORY_MB = 2048  # of one process of the embedded models; a cluster's document says its own
+PROCESSES = "unified_reward/processes"
+RUN_FIELDS = ("run", "home", "store", "seed")
+POLICY_FIELDS = ("policy", "policy_kind", "policy_base")
+# The policies of jobs/examples/shapes.yaml, so that a stage of one of them needs no more than its name.
+EMBEDDED_POLICIES = {"vlm": ("vlm", "builtin:shapes/vlm_policy"), "image": ("diffusion", "builtin:shapes/image")}
+
+
+class RefusedError(UserError, ComponentValidationException):
+    """A component was given what cannot be; `torchx run` shows it without a traceback."""
+
+
+def spec_app(stage: Stage, spec_file: str, processes: int) -> AppDef:
+    """The stage that `spec_file`, a StageSpec as JSON, describes."""
+    return _app(stage, ["--spec", spec_file], processes)
+
+
+def component_app(stage_name: str, values: Mapping[str, Any], inputs: Sequence[str]) -> AppDef:
+    """The stage with what a component was called with. inputs: names whose artifact prefixes are the values `input_*`.
+
+    Raises RefusedError (a UserError) naming the argument.
+    """
+    stage = Stage(stage_name)
+    try:
+        if values["spec"]:
+            return spec_app(stage, values["spec"], _processes_of(stage, values["spec"]))
+        fields = STAGE_CONFIGS[stage].model_fields
+        given = {
+            name: _listed(values[name]) if _is_list(info.annotation) else values[name] for name, info in fields.items()
+        }
+        config = validate(STAGE_CONFIGS[stage], given, stage.value)
+    except UserError as error:
+        raise RefusedError(field=error.field, value=error.value, why=error.why, fix=error.fix) from None
+    arguments = ["--stage", stage.value, "--config", json.dumps(_values(config))]
+    for name in RUN_FIELDS:
+        arguments += [f"--{name}", str(values[name])] if values[name] != "" else []
+    for name, value in _policy(values).items():
+        arguments += ["--" + name.replace("_", "-"), value] if value else []
+    for name in inputs:
+        prefix = values[f"input_{name}"]
+        arguments += ["--input", f"{name}={prefix}"] if prefix else []
+    return _app(stage, arguments, config.processes)
+
+
+def _app(stage: Stage, arguments: Sequence[str], processes: int) -> AppDef:
+    command = ["-m", "unified_reward.launch.entry", "--processes", str(processes), "--",
+               "-m", "unified_reward.stages", *arguments]  # fmt: skip
+    role = Role(
+        name=stage.value, image="", entrypoint=sys.executable,
+        args=[word.replace("$", "$$") for word in command],  # TorchX substitutes macros in arguments
+        env=dict(ENVIRONMENT), resource=Resource(cpu=processes, gpu=0, memMB=MEMORY_MB * processes),
+        metadata={PROCESSES: str(processes)},
+    )  # fmt: skip
+    return AppDef(name=f"ur-{stage.value}", roles=[role])
+
+
+def _processes_of(stage: Stage, file: str) -> int:
+    try:
+        values = json.loads(Path(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(field="spec", value=file, why=f"it is no readable JSON ({error})",
+                        fix="Name a file that holds a StageSpec.") from error  # fmt: skip
+    spec = validate(StageSpec, values, "spec")
+    if spec.stage is not stage:
+        fix = f"Use ur.{component_name(spec.stage)}."
+        raise UserError(field="spec.stage", value=spec.stage, why=f"this component runs {stage}", fix=fix)
+    return validate(STAGE_CONFIGS[stage], spec.config, "spec.config").processes
+
+
+def component_name(stage: Stage) -> str:
+    """`ur.<this>`; `import` is a word of Python's."""
+    return "import_data" if stage is Stage.IMPORT else stage.value.replace("-", "_")
+
+
+def _policy(values: Mapping[str, Any]) -> dict[str, str]:
+    given = {name: str(values[name]) for name in POLICY_FIELDS if name in values}
+    if given and not given["policy_kind"] and not given["policy_base"]:
+        kind, base = EMBEDDED_POLICIES.get(given["policy"], ("", ""))
+        given |= {"policy_kind": kind, "policy_base": base}
+    return given
+
+
+def _values(config: Model) -> dict[str, Any]:
+    return config.model_dump(mode="json")
+
+
+def _is_list(annotation: Any) -> bool:
+    return getattr(annotation, "__origin__", None) is list
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

@@ -1,0 +1,344 @@
+"""The TorchX components: `torchx run -s local_cwd ur.<stage> --help`. Rendered from the config models; do not edit.
+
+Write it again with: python -m unified_reward.launch.render_components
+"""
+
+# TorchX 0.7 cannot read postponed annotations, so there is no `from __future__ import annotations` here.
+from torchx.specs import AppDef
+
+from unified_reward.launch.appdef import component_app
+
+
+def import_data(
+    run: str = "shapes",
+    home: str = "",
+    store: str = "",
+    seed: int = 0,
+    spec: str = "",
+    processes: int = 1,
+    source: str = "shapes",
+    paths: str = "",
+    media_root: str = ".",
+    train_records: int = 4000,
+    eval_records: int = 300,
+    prompts: int = 600,
+    eval_prompts: int = 400,
+    image_repeats: int = 2,
+    video_frames: int = 8,
+    max_side: int = 512,
+    held_out: float = 0.25,
+    allow_missing: bool = False,
+) -> AppDef:
+    """Datasets as versioned parquet and content-addressed media: judge records, and prompts for the policies.
+
+    Args:
+        run: run that this stage belongs to; inputs not named below are those its last stages made
+        home: directory of the embedded store and tracking; empty = $UR_HOME or .unified-reward
+        store: store URL, file:///DIR or s3://BUCKET/PREFIX; empty = the embedded directory
+        seed: seed of everything that is drawn
+        spec: file with a whole StageSpec as JSON; all other arguments are then not used
+        processes: processes of this stage (ranks of a training stage)
+        source: shapes (the embedded world) or files (files of your own)
+        paths: files: .jsonl records or .csv votes to read (comma-separated)
+        media_root: files: directory that media paths in .jsonl records start from
+        train_records: shapes: judge records to learn from, over all eight tasks
+        eval_records: shapes: held-out judge records for each of the eight tasks
+        prompts: shapes: training prompts of the VLM policy
+        eval_prompts: shapes: held-out prompts of the VLM policy
+        image_repeats: shapes: times each training caption is asked of the image policy
+        video_frames: files: frames sampled evenly from a video (paper: 8)
+        max_side: files: longer side in pixels to scale media down to
+        held_out: files: share of prompts kept for evaluation
+        allow_missing: files: count unreadable files as rejects, do not fail
+    """
+    return component_app("import", locals(), [])
+
+
+def reward_train(
+    run: str = "shapes",
+    home: str = "",
+    store: str = "",
+    seed: int = 0,
+    spec: str = "",
+    input_judge_records: str = "",
+    processes: int = 2,
+    steps: int = 200,
+    global_batch: int = 32,
+    learning_rate: float = 0.003,
+    optimizer: str = "muon",
+    weight_decay: float = 0.0,
+    warmup_steps: int = 20,
+    decay_fraction: float = 0.4,
+    clip_norm: float = 1.0,
+    checkpoint_every: int = 100,
+    keep_checkpoints: int = 2,
+    validate_every: int = 0,
+    select: str = "last",
+    base: str = "builtin:shapes/vlm",
+    template: str = "shapes",
+    tasks: str = "",
+) -> AppDef:
+    """Judge SFT on all tasks at once (paper, section III.A).
+
+    Args:
+        run: run that this stage belongs to; inputs not named below are those its last stages made
+        home: directory of the embedded store and tracking; empty = $UR_HOME or .unified-reward
+        store: store URL, file:///DIR or s3://BUCKET/PREFIX; empty = the embedded directory
+        seed: seed of everything that is drawn
+        spec: file with a whole StageSpec as JSON; all other arguments are then not used
+        input_judge_records: prefix of the artifact to read; empty = see run
+        processes: FSDP ranks
+        steps: optimizer steps
+        global_batch: samples per optimizer step, over all ranks
+        learning_rate: peak learning rate (real models: 2.5e-6 judge, 5e-7 DPO)
+        optimizer: muon (2-D hidden matrices; AdamW on the rest) or adamw
+        weight_decay: decoupled weight decay
+        warmup_steps: steps of linear warm-up
+        decay_fraction: share of the steps, at the end, that decay linearly
+        clip_norm: largest global gradient norm
+        checkpoint_every: steps between checkpoints one can resume from
+        keep_checkpoints: committed checkpoints kept
+        validate_every: steps between validations; 0 = never
+        select: last step, or the best on the validation split
+        base: start from builtin:NAME, a directory, or store:PREFIX
+        template: template pack: shapes, default, or a path to a YAML file
+        tasks: judge tasks to train on; empty = all in the data (comma-separated)
+    """
+    return component_app("reward-train", locals(), ["judge_records"])
+
+
+def reward_eval(
+    run: str = "shapes",
+    home: str = "",
+    store: str = "",
+    seed: int = 0,
+    spec: str = "",
+    input_judge_records: str = "",
+    input_judge: str = "",
+    processes: int = 1,
+    records: int = 0,
+    batch: int = 128,
+) -> AppDef:
+    """The judge against held-out labels, in both orders.
+
+    Args:
+        run: run that this stage belongs to; inputs not named below are those its last stages made
+        home: directory of the embedded store and tracking; empty = $UR_HOME or .unified-reward
+        store: store URL, file:///DIR or s3://BUCKET/PREFIX; empty = the embedded directory
+        seed: seed of everything that is drawn
+        spec: file with a whole StageSpec as JSON; all other arguments are then not used
+        input_judge_records: prefix of the artifact to read; empty = see run
+        input_judge: prefix of the artifact to read; empty = see run
+        processes: processes of this stage (ranks of a training stage)
+        records: records per task; 0 = all held-out ones
+        batch: queries judged at once
+    """
+    return component_app("reward-eval", locals(), ["judge_records", "judge"])
+
+
+def generate(
+    run: str = "shapes",
+    home: str = "",
+    store: str = "",
+    seed: int = 0,
+    spec: str = "",
+    policy: str = "vlm",
+    policy_kind: str = "",
+    policy_base: str = "",
+    input_prompts_vlm: str = "",
+    input_prompts_diffusion: str = "",
+    processes: int = 1,
+    candidates: int = 10,
+    temperature: float = 1.0,
+    max_new_tokens: int = 24,
+    sampler_steps: int = 12,
+    guidance: float = 1.0,
+    batch: int = 256,
+    shard_prompts: int = 50,
+) -> AppDef:
+    """N candidates per prompt from the policy (paper: N = 10).
+
+    Args:
+        run: run that this stage belongs to; inputs not named below are those its last stages made
+        home: directory of the embedded store and tracking; empty = $UR_HOME or .unified-reward
+        store: store URL, file:///DIR or s3://BUCKET/PREFIX; empty = the embedded directory
+        seed: seed of everything that is drawn
+        spec: file with a whole StageSpec as JSON; all other arguments are then not used
+        policy: name of the policy (vlm and image are those of the shapes world)
+        policy_kind: vlm or diffusion; empty = that of the shapes world's policy
+        policy_base: builtin:NAME, a directory or store:PREFIX; empty = that of the shapes world's policy
+        input_prompts_vlm: prefix of the artifact to read; empty = see run
+        input_prompts_diffusion: prefix of the artifact to read; empty = see run
+        processes: processes of this stage (ranks of a training stage)
+        candidates: candidates per prompt (N, even)
+        temperature: VLM: sampling temperature (paper: 0.7)
+        max_new_tokens: VLM: longest answer in tokens
+        sampler_steps: diffusion: denoising steps
+        guidance: diffusion: classifier-free guidance; 1 = off
+        batch: candidates drawn at once
+        shard_prompts: prompts per committed shard
+    """
+    return component_app("generate", locals(), ["prompts_vlm", "prompts_diffusion"])
+
+
+def score(
+    run: str = "shapes",
+    home: str = "",
+    store: str = "",
+    seed: int = 0,
+    spec: str = "",
+    policy: str = "vlm",
+    policy_kind: str = "",
+    policy_base: str = "",
+    input_prompts_vlm: str = "",
+    input_candidates: str = "",
+    input_judge: str = "",
+    input_prompts_diffusion: str = "",
+    processes: int = 1,
+    way: str = "pair_point",
+    min_margin: float = 0.0,
+    max_inconsistency: float = 1.0,
+    max_pairs: int = 0,
+    batch: int = 128,
+    shard_prompts: int = 100,
+) -> AppDef:
+    """Pair ranking, then point sifting (paper, section III.B).
+
+    Args:
+        run: run that this stage belongs to; inputs not named below are those its last stages made
+        home: directory of the embedded store and tracking; empty = $UR_HOME or .unified-reward
+        store: store URL, file:///DIR or s3://BUCKET/PREFIX; empty = the embedded directory
+        seed: seed of everything that is drawn
+        spec: file with a whole StageSpec as JSON; all other arguments are then not used
+        policy: name of the policy (vlm and image are those of the shapes world)
+        policy_kind: vlm or diffusion; empty = that of the shapes world's policy
+        policy_base: builtin:NAME, a directory or store:PREFIX; empty = that of the shapes world's policy
+        input_prompts_vlm: prefix of the artifact to read; empty = see run
+        input_candidates: prefix of the artifact to read; empty = see run
+        input_judge: prefix of the artifact to read; empty = see run
+        input_prompts_diffusion: prefix of the artifact to read; empty = see run
+        processes: processes of this stage (ranks of a training stage)
+        way: pair_point (paper), pair_only, point_only or random
+        min_margin: keep a pair when chosen score - rejected score exceeds this
+        max_inconsistency: ignore verdicts whose two orders differ by more
+        max_pairs: keep this many pairs, drawn evenly; 0 = all
+        batch: queries judged at once
+        shard_prompts: prompts per committed shard
+    """
+    return component_app("score", locals(), ["prompts_vlm", "candidates", "judge", "prompts_diffusion"])
+
+
+def dpo_train(
+    run: str = "shapes",
+    home: str = "",
+    store: str = "",
+    seed: int = 0,
+    spec: str = "",
+    policy: str = "vlm",
+    policy_kind: str = "",
+    policy_base: str = "",
+    input_prompts_vlm: str = "",
+    input_candidates: str = "",
+    input_pairs: str = "",
+    input_prompts_diffusion: str = "",
+    processes: int = 2,
+    steps: int = 200,
+    global_batch: int = 32,
+    learning_rate: float = 0.003,
+    optimizer: str = "muon",
+    weight_decay: float = 0.0,
+    warmup_steps: int = 20,
+    decay_fraction: float = 0.4,
+    clip_norm: float = 1.0,
+    checkpoint_every: int = 100,
+    keep_checkpoints: int = 2,
+    validate_every: int = 0,
+    select: str = "last",
+    beta: float = 0.1,
+    loss: str = "sigmoid",
+    label_smoothing: float = 0.0,
+    validation_prompts: int = 200,
+    validation_tokens: int = 24,
+    validation_images: int = 16,
+    validation_steps: int = 12,
+) -> AppDef:
+    """DPO of the policy on the judge's pairs (paper, eq. 3 for VLMs, eq. 4 for diffusion models).
+
+    Args:
+        run: run that this stage belongs to; inputs not named below are those its last stages made
+        home: directory of the embedded store and tracking; empty = $UR_HOME or .unified-reward
+        store: store URL, file:///DIR or s3://BUCKET/PREFIX; empty = the embedded directory
+        seed: seed of everything that is drawn
+        spec: file with a whole StageSpec as JSON; all other arguments are then not used
+        policy: name of the policy (vlm and image are those of the shapes world)
+        policy_kind: vlm or diffusion; empty = that of the shapes world's policy
+        policy_base: builtin:NAME, a directory or store:PREFIX; empty = that of the shapes world's policy
+        input_prompts_vlm: prefix of the artifact to read; empty = see run
+        input_candidates: prefix of the artifact to read; empty = see run
+        input_pairs: prefix of the artifact to read; empty = see run
+        input_prompts_diffusion: prefix of the artifact to read; empty = see run
+        processes: FSDP ranks
+        steps: optimizer steps
+        global_batch: samples per optimizer step, over all ranks
+        learning_rate: peak learning rate (real models: 2.5e-6 judge, 5e-7 DPO)
+        optimizer: muon (2-D hidden matrices; AdamW on the rest) or adamw
+        weight_decay: decoupled weight decay
+        warmup_steps: steps of linear warm-up
+        decay_fraction: share of the steps, at the end, that decay linearly
+        clip_norm: largest global gradient norm
+        checkpoint_every: steps between checkpoints one can resume from
+        keep_checkpoints: committed checkpoints kept
+        validate_every: steps between validations; 0 = never
+        select: last step, or the best on the validation split
+        beta: KL strength: 0.1 for VLMs (paper), 2000-5000 for diffusion models
+        loss: VLM: name in the loss table (sigmoid, ipo, hinge, robust, ...)
+        label_smoothing: VLM: share of labels taken to be wrong
+        validation_prompts: validation prompts answered at each validation
+        validation_tokens: VLM: longest validation answer in tokens
+        validation_images: diffusion: images drawn for each validation caption
+        validation_steps: diffusion: denoising steps of validation images
+    """
+    return component_app("dpo-train", locals(), ["prompts_vlm", "candidates", "pairs", "prompts_diffusion"])
+
+
+def policy_eval(
+    run: str = "shapes",
+    home: str = "",
+    store: str = "",
+    seed: int = 0,
+    spec: str = "",
+    policy: str = "vlm",
+    policy_kind: str = "",
+    policy_base: str = "",
+    input_prompts_vlm: str = "",
+    input_policy: str = "",
+    input_prompts_diffusion: str = "",
+    processes: int = 1,
+    max_new_tokens: int = 24,
+    sampler_steps: int = 12,
+    guidance: float = 1.0,
+    images_per_prompt: int = 40,
+    batch: int = 256,
+) -> AppDef:
+    """The policy before and after, against the known truth of held-out prompts.
+
+    Args:
+        run: run that this stage belongs to; inputs not named below are those its last stages made
+        home: directory of the embedded store and tracking; empty = $UR_HOME or .unified-reward
+        store: store URL, file:///DIR or s3://BUCKET/PREFIX; empty = the embedded directory
+        seed: seed of everything that is drawn
+        spec: file with a whole StageSpec as JSON; all other arguments are then not used
+        policy: name of the policy (vlm and image are those of the shapes world)
+        policy_kind: vlm or diffusion; empty = that of the shapes world's policy
+        policy_base: builtin:NAME, a directory or store:PREFIX; empty = that of the shapes world's policy
+        input_prompts_vlm: prefix of the artifact to read; empty = see run
+        input_policy: prefix of the artifact to read; empty = see run
+        input_prompts_diffusion: prefix of the artifact to read; empty = see run
+        processes: processes of this stage (ranks of a training stage)
+        max_new_tokens: VLM: longest answer in tokens (greedy)
+        sampler_steps: diffusion: denoising steps
+        guidance: diffusion: classifier-free guidance; 1 = off
+        images_per_prompt: diffusion: images drawn for each held-out caption
+        batch: prompts answered at once
+    """
+    return component_app("policy-eval", locals(), ["prompts_vlm", "policy", "prompts_diffusion"])
