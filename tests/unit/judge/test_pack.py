@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,11 @@ def test_a_mistyped_name_gets_the_nearest_and_the_list() -> None:
 def test_a_task_the_pack_lacks_is_named() -> None:
     with pytest.raises(UserError, match=r"mine.*no video_generation_pair"):
         parse_pack(GOOD, origin="x").template(Task.VIDEO_GENERATION_PAIR)
+
+
+def test_the_pack_in_the_documentation_loads() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "judge.md").read_text()
+    (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    pack = parse_pack(example, origin="docs/judge.md")
+    assert '"{prompt}"' in pack.pair(Task.IMAGE_GENERATION_PAIR).prompt
+    assert pack.point(Task.IMAGE_GENERATION_POINT).range == (1, 10)
