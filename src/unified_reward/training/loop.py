@@ -92,6 +92,7 @@ def train(
     run = _Run(objective, config, dist, optimizers, checkpoints, select_by, seed, dataset_size)
     started = time.perf_counter()
     run.resume()
+    objective.root.train()
     stop = StopSignal()
     try:
         with _prefetched(run) as batches:
@@ -108,6 +109,7 @@ def train(
                     run.save()
         run.keep_best()
     finally:
+        objective.root.eval()
         stop.close()
         if checkpoints is not None:
             checkpoints.wait()

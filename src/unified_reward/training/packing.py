@@ -24,6 +24,10 @@ from unified_reward.models.batching import Encoded, Segment, chat, encode
 from unified_reward.models.processing import Grid, Patches, VlmProcessor
 from unified_reward.training.objective import Batch
 
+# Longer rows waste less on padding and more on attention. Measured on 16 and 32 judge samples of 40-120 tokens
+# (forward and backward): 1.5 costs 4-12 % less than 1.0, 2.0 costs 2 % more to 8 % less, 3.0 up to 9 % more.
+ROOM = 1.5
+
 
 @dataclass(frozen=True)
 class Tree:
@@ -57,7 +61,7 @@ def _answer_ids(processor: VlmProcessor, text: str) -> tuple[int, ...]:
 
 
 def pack(trees: Sequence[Tree], pad_id: int) -> Batch:
-    """A batch of rows no longer than the longest tree.
+    """A batch of as few rows as first fit finds, of at most ROOM times the longest tree.
 
     input_ids int64 [B, L]; position_ids int64 [3, B, L] (mRoPE); visible bool [B, 1, L, L], query by key; media as the
     model takes them. For the N targets of all trees, in the order trees -> prompt, answers -> tokens: sources int64 [N],
@@ -65,7 +69,7 @@ def pack(trees: Sequence[Tree], pad_id: int) -> Batch:
     place in the list (0: first tree's prompt, 1: its first answer, ..., then the second tree's prompt, ...).
     """
     rows = first_fit([len(tree) for tree in trees])
-    length = max(len(tree) for tree in trees)
+    length = max(sum(len(trees[member]) for member in members) for members in rows)
     ids = np.full((len(rows), length), pad_id, dtype=np.int64)
     positions = np.zeros((3, len(rows), length), dtype=np.int64)
     document = np.full((len(rows), length), -1, dtype=np.int64)
@@ -98,19 +102,22 @@ def visible(document_BL: Tensor, segment_BL: Tensor) -> Tensor:
     return (causal & (query_document == key_document) & ((query_segment == key_segment) | (key_segment == 0)))[:, None]
 
 
-def first_fit(lengths: Sequence[int]) -> list[list[int]]:
-    """Rows of indices whose lengths add up to at most the longest: longest first, each into the first row with room."""
-    capacity = max(lengths)
+def first_fit(lengths: Sequence[int], room: float = ROOM) -> list[list[int]]:
+    """Rows of indices: longest first, each into the first row with space for it.
+
+    room: a row's length, as a multiple of the longest; >= 1.
+    """
+    capacity = int(max(lengths) * room)
     rows: list[list[int]] = []
-    room: list[int] = []
+    space: list[int] = []
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        row = next((r for r, left in enumerate(room) if left >= lengths[index]), None)
+        row = next((r for r, left in enumerate(space) if left >= lengths[index]), None)
         if row is None:
             rows.append([index])
-            room.append(capacity - lengths[index])
+            space.append(capacity - lengths[index])
         else:
             rows[row].append(index)
-            room[row] -= lengths[index]
+            space[row] -= lengths[index]
     return rows
 
 

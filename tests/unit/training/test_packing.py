@@ -111,11 +111,12 @@ def test_what_a_query_sees() -> None:
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=60))
 def test_rows_hold_everything_once_and_nothing_too_long(lengths: list[int]) -> None:
-    rows = first_fit(lengths)
-    assert sorted(i for row in rows for i in row) == list(range(len(lengths)))
-    assert all(sum(lengths[i] for i in row) <= max(lengths) for row in rows)
-    # Two rows that are both at most half full would have been one.
-    assert sum(2 * sum(lengths[i] for i in row) <= max(lengths) for row in rows) <= 1
+    for room in (1.0, 1.5):
+        rows = first_fit(lengths, room)
+        assert sorted(i for row in rows for i in row) == list(range(len(lengths)))
+        assert all(sum(lengths[i] for i in row) <= room * max(lengths) for row in rows)
+        # Two rows that are both at most half full would have been one.
+        assert sum(2 * sum(lengths[i] for i in row) <= int(room * max(lengths)) for row in rows) <= 1
 
 
 def test_pieces_of_the_head_give_the_same_values_and_gradients() -> None:
