@@ -11,14 +11,18 @@ import pytest
 import torch
 
 from fsdp_utils.context import DistContext
+from unified_reward.config import TrainLoopConfig
 from unified_reward.errors import UserError
 from unified_reward.models.batching import Segment, collate, encode
 from unified_reward.models.vlm import Vlm, model_inputs
 from unified_reward.training.dpo import DpoObjective
 from unified_reward.training.logprobs import TokenScorer
-from unified_reward.training.objective import Costed
+from unified_reward.training.loop import train
+from unified_reward.training.objective import Batch, Costed, LossSum
+from unified_reward.training.optim import BETAS
 from unified_reward.training.packing import Tree
 from unified_reward.training.reference import reference_logprobs, tree_key
+from unified_reward.training.sampler import ElasticSampler
 from unified_reward.training.sft import SftObjective
 
 Trees = Callable[[int, int], list[Tree]]
@@ -87,6 +91,49 @@ def test_dpo_is_its_formula(vlm: Vlm, trees: Trees, alone: DistContext) -> None:
     assert float(margin) / float(count) == pytest.approx(beta * torch.stack(gaps).mean().item(), abs=1e-4)
     right, _ = result.metrics["rewards/accuracies"]
     assert float(right) == sum(gap.item() > 0 for gap in gaps)
+
+
+def test_first_steps_equal_a_plain_trainer(vlm: Vlm, trees: Trees, alone: DistContext) -> None:
+    """Against a DPO trainer as one writes it first: answers one by one, two models, full logits."""
+    sample, beta, steps, batch, rate = trees(12, 6), 0.3, 3, 4, 1e-3
+    plain, ours = copy.deepcopy(vlm), copy.deepcopy(vlm)
+    order = ElasticSampler(len(sample), batch, seed=5)
+    optimizer = torch.optim.AdamW(plain.model.parameters(), lr=rate, betas=BETAS, weight_decay=0.0)
+    losses, norms = [], []
+    for _ in range(steps):
+        gaps = []
+        for tree in (sample[i] for i in order.next_batch()):
+            chosen, rejected = (full_logprobs(plain, tree, a).sum() for a in tree.answers)
+            with torch.no_grad():
+                known_chosen, known_rejected = (full_logprobs(vlm, tree, a).sum() for a in tree.answers)
+            gaps.append((chosen - known_chosen) - (rejected - known_rejected))
+        loss = -torch.nn.functional.logsigmoid(beta * torch.stack(gaps)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        norms.append(torch.nn.utils.clip_grad_norm_(plain.model.parameters(), 1.0).item())
+        optimizer.step()
+        losses.append(loss.item())
+
+    objective = DpoObjective(ours, sample, references(vlm, sample, alone, Memory()), alone, beta=beta)
+    found: list[float] = []
+    step = objective.loss
+
+    def recorded(packed: Batch) -> LossSum:
+        result = step(packed)
+        found.append(result.total.item() / batch)
+        return result
+
+    objective.loss = recorded  # type: ignore[method-assign]
+    result = train(
+        objective, dataset_size=len(sample), dist=alone, seed=5,
+        config=TrainLoopConfig(
+            processes=1, steps=steps, global_batch=batch, learning_rate=rate, optimizer="adamw", warmup_steps=0,
+            decay_fraction=0.0,
+        ),
+    )  # fmt: skip
+    assert found == pytest.approx(losses, abs=1e-5)
+    assert losses[-1] < losses[0] - 0.01
+    assert result.last["grad_norm"] == pytest.approx(np.mean(norms), rel=1e-4)
 
 
 def test_dpo_starts_at_ln_2(vlm: Vlm, trees: Trees, alone: DistContext) -> None:
