@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
+import multiprocessing
+import runpy
+import shutil
 import socket
-import subprocess
-import sys
+import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,20 @@ import torch
 
 pytestmark = pytest.mark.integration
 WORKER = Path(__file__).with_name("worker.py")
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(
+    [
+        "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl",
+        "unified_reward.models.tiny_vlm",
+        "unified_reward.training.dpo",
+        "unified_reward.training.loop",
+        "unified_reward.training.sft",
+    ]
+)
 
 
-def start(world: int, case: dict[str, Any]) -> list[subprocess.Popen[str]]:
-    """The ranks as torchrun would start them, without its own start of some seconds."""
+def start(world: int, case: dict[str, Any]) -> list[BaseProcess]:
+    """The ranks, each a process of its own, forked from one that has the imports behind it."""
     Path(case["out"]).mkdir(parents=True, exist_ok=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -26,22 +38,23 @@ def start(world: int, case: dict[str, Any]) -> list[subprocess.Popen[str]]:
     processes = []
     for rank in range(world):
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        environment = {**os.environ, **{k: str(v) for k, v in place.items()}, "OMP_NUM_THREADS": "1"}
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, str(WORKER), json.dumps(case)],
-                env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            )
-        )  # fmt: skip
+        globals_ = {"PLACE": {key: str(value) for key, value in place.items()}, "GIVEN": case}
+        process = FORKS.Process(target=runpy.run_path, args=(str(WORKER), globals_, "__main__"))
+        process.start()
+        processes.append(process)
     return processes
 
 
 def run(world: int, case: dict[str, Any], *, expect: int | None = 0) -> str:
     """Run to the end; every rank must leave with `expect` (None: with any failure). Returns what they printed."""
     processes = start(world, case)
-    printed = [process.communicate(timeout=120)[0] for process in processes]
-    codes = [process.returncode for process in processes]
-    text = "\n".join(printed)
+    deadline = time.monotonic() + 120
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+    codes = [process.exitcode for process in processes]
+    for process in processes:
+        process.kill()
+    text = "\n".join(path.read_text() for path in sorted(Path(case["out"]).glob("rank-*.txt")))
     assert all(code == expect for code in codes) if expect is not None else all(codes), f"{codes}\n{text}"
     return text
 
@@ -82,7 +95,7 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(tmp_path: Path) -> Non
     resumed = {"out": str(tmp_path / "resumed"), "checkpoints": kept, "config": config}
     assert sorted(p.name for p in Path(kept).glob("step-*")) == ["step-000003", "step-000006"]
     copied = tmp_path / "copy"
-    subprocess.run(["cp", "-r", kept, str(copied)], check=True)
+    shutil.copytree(kept, copied)
     run(2, resumed)
     assert outcome(tmp_path / "resumed")[0]["resumed_at"] == 6
     assert_same(tmp_path / "resumed", tmp_path / "whole", 0.0)

@@ -1,6 +1,6 @@
 """A rank of the training tests: a small judge-like SFT or a DPO on random data, saved at the end for comparison.
 
-Environment: what torchrun sets. Arguments: a JSON document (see CASE).
+Run as a script with two globals: PLACE, the environment that torchrun would set, and GIVEN, what differs from CASE.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import dataclasses
 import json
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -127,7 +126,11 @@ def interrupt(objective: Objective, case: dict[str, Any], dist: DistContext) -> 
 
 
 def main() -> None:
-    case = CASE | json.loads(sys.argv[1])
+    case = CASE | globals()["GIVEN"]
+    os.environ.update(globals()["PLACE"])
+    printed = os.open(Path(case["out"], f"rank-{os.environ['RANK']}.txt"), os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
+    os.dup2(printed, 1)
+    os.dup2(printed, 2)
     torch.set_num_threads(1)
     dist = DistContext.init("cpu", timeout_s=60)
     vlm = tiny_vlm(tiny_tokenizer([" red blue green ring square cross yes no user assistant"], WORDS), seed=0)
