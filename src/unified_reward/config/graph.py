@@ -51,6 +51,14 @@ def build_graph(run: AlignmentRun) -> dict[str, Node]:
     return {node.id: node for node in nodes}
 
 
+def by_urgency(nodes: dict[str, Node]) -> list[Node]:
+    """The nodes, those first that the longest chain of others waits for; else in their order."""
+    chain: dict[str, int] = {}
+    for node in reversed(nodes.values()):
+        chain[node.id] = 1 + max((chain[other.id] for other in nodes.values() if node.id in other.needs), default=0)
+    return sorted(nodes.values(), key=lambda node: -chain[node.id])
+
+
 def _policy_nodes(policy: PolicySpec, seed: int) -> list[Node]:
     prompts_name = "prompts_diffusion" if policy.kind is PolicyKind.DIFFUSION else "prompts_vlm"
     prompts = {prompts_name: Source(Stage.IMPORT, prompts_name)}

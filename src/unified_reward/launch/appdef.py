@@ -14,8 +14,8 @@ from typing import Any
 from torchx.specs import AppDef, Resource, Role
 from torchx.specs.finder import ComponentValidationException
 
-from unified_reward.config import STAGE_CONFIGS, Stage, StageSpec, validate
-from unified_reward.config.model import Model
+from unified_reward.config import STAGE_CONFIGS, Stage, StageConfig, StageSpec, validate
+from unified_reward.config.graph import Node
 from unified_reward.errors import UserError
 
 # One thread a process: stages bring their own processes, and small matrices lose by sharing cores.
@@ -36,7 +36,7 @@ POLICY_FIELDS = ("policy", "policy_kind", "policy_base")
 EMBEDDED_POLICIES = {"vlm": ("vlm", "builtin:shapes/vlm_policy"), "image": ("diffusion", "builtin:shapes/image")}
 
 
-class RefusedError(UserError, ComponentValidationException):
+class RefusedError(UserError, ComponentValidationException):  # type: ignore[misc]  # TorchX is not typed
     """A component was given what cannot be; `torchx run` shows it without a traceback."""
 
 
@@ -61,13 +61,25 @@ def component_app(stage_name: str, values: Mapping[str, Any], inputs: Sequence[s
         config = validate(STAGE_CONFIGS[stage], given, stage.value)
     except UserError as error:
         raise RefusedError(field=error.field, value=error.value, why=error.why, fix=error.fix) from None
-    arguments = ["--stage", stage.value, "--config", json.dumps(_values(config))]
-    for name in RUN_FIELDS:
-        arguments += [f"--{name}", str(values[name])] if values[name] != "" else []
-    for name, value in _policy(values).items():
-        arguments += ["--" + name.replace("_", "-"), value] if value else []
-    for name in inputs:
-        prefix = values[f"input_{name}"]
+    return _by_hand(
+        stage, config, {name: values[name] for name in RUN_FIELDS} | _policy(values),
+        {name: values[f"input_{name}"] for name in inputs},
+    )  # fmt: skip
+
+
+def node_app(node: Node, run: str) -> AppDef:
+    """A stage of a document, as one would start it by hand."""
+    options: dict[str, Any] = {"run": run, "seed": node.seed}
+    if node.policy is not None:
+        options |= {"policy": node.policy.name, "policy_kind": node.policy.kind.value, "policy_base": node.policy.base}
+    return _by_hand(node.stage, node.config, options, {})
+
+
+def _by_hand(stage: Stage, config: StageConfig, options: Mapping[str, Any], inputs: Mapping[str, str]) -> AppDef:
+    arguments = ["--stage", stage.value, "--config", json.dumps(config.model_dump(mode="json"))]
+    for name, value in options.items():
+        arguments += ["--" + name.replace("_", "-"), str(value)] if value != "" else []
+    for name, prefix in inputs.items():
         arguments += ["--input", f"{name}={prefix}"] if prefix else []
     return _app(stage, arguments, config.processes)
 
@@ -108,10 +120,6 @@ def _policy(values: Mapping[str, Any]) -> dict[str, str]:
         kind, base = EMBEDDED_POLICIES.get(given["policy"], ("", ""))
         given |= {"policy_kind": kind, "policy_base": base}
     return given
-
-
-def _values(config: Model) -> dict[str, Any]:
-    return config.model_dump(mode="json")
 
 
 def _is_list(annotation: Any) -> bool:

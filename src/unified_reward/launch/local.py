@@ -1,8 +1,8 @@
 """A stage on this machine: its TorchX component on the `local_cwd` scheduler, with files that say how it goes.
 
-    DIR/spec.json       what it was given          DIR/pid.json     the process above its ranks
-    DIR/progress.json   how far it is              DIR/exit.json    its exit code and CPU seconds
-    DIR/error.txt       its one line for a person  DIR/torchx/.../combined.log
+DIR/spec.json       what it was given          DIR/pid.json     the process above its ranks
+DIR/progress.json   how far it is              DIR/exit.json    its exit code and CPU seconds
+DIR/error.txt       its one line for a person  DIR/torchx/.../combined.log
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ import json
 import os
 import shutil
 import signal
+import sys
+import tempfile
 import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -24,7 +27,11 @@ from unified_reward.config import StageSpec
 from unified_reward.launch.appdef import spec_app
 from unified_reward.launch.entry import EXIT_FILE, GRACE_SECONDS, PID_FILE
 
+if TYPE_CHECKING:
+    from torchx.specs import AppDef
+
 ERROR_FILE = "UR_ERROR_FILE"
+SCHEDULER = "local_cwd"
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,17 @@ class LocalJob:
 
     @property
     def log(self) -> Path | None:
-        return next(self.directory.glob("torchx/*/*/0/combined.log"), None)
+        return log_file(self.directory)
+
+
+def attempt_directory(stage_directory: Path, attempt: int) -> Path:
+    """Where an attempt of a stage keeps its files."""
+    return stage_directory / f"attempt-{attempt}"
+
+
+def log_file(directory: Path) -> Path | None:
+    """The output of the attempt in `directory`, or None before it wrote any."""
+    return next(directory.glob("torchx/*/*/0/combined.log"), None)
 
 
 class LocalJobs:
@@ -61,6 +78,8 @@ class LocalJobs:
             from torchx.runner import get_runner
 
             self._runner = get_runner()
+            # Makes the scheduler now, because it takes over SIGTERM and SIGINT: the caller's handlers come after it.
+            self._runner.scheduler_run_opts(SCHEDULER)
         self._spools = spools
 
     def start(self, spec: StageSpec, processes: int, directory: Path) -> LocalJob:
@@ -79,7 +98,7 @@ class LocalJobs:
         }
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            handle = self._runner.run(app, "local_cwd", cfg={"log_dir": str(directory)})
+            handle = self._runner.run(app, SCHEDULER, cfg={"log_dir": str(directory)})
         return LocalJob(handle, directory)
 
     def poll(self, job: LocalJob) -> Ended | None:
@@ -89,15 +108,32 @@ class LocalJobs:
             return None
         values = _read(job.directory / "exit.json")
         code = values.get("code")
-        return Ended(None if code is None else int(code), float(values.get("cpu_seconds", 0.0)), _error(job, code))
+        return Ended(code, values.get("cpu_seconds", 0.0), _error(job, code))
 
-    def stop(self, job: LocalJob) -> None:
-        """Ask the attempt to save and end; `poll` tells when it has."""
-        end_process(job.directory / "pid.json", signal.SIGTERM)
+    def stop(self, job: LocalJob) -> bool:
+        """Ask the attempt to save and end; `poll` tells when it has. False when it has not yet come to life."""
+        return end_process(job.directory / "pid.json", signal.SIGTERM)
 
     def close(self) -> None:
         with contextlib.suppress(Exception):  # TorchX complains of jobs that ended by themselves
             self._runner.close()
+
+
+def run_app(app: AppDef) -> int:
+    """Run one stage that nobody watches but the person at the terminal: its output goes to standard error.
+
+    Returns its exit code.
+    """
+    from torchx.runner import get_runner
+
+    with tempfile.TemporaryDirectory(prefix="unified-reward-") as temporary, get_runner() as runner:
+        exit_file = Path(temporary) / "exit.json"
+        app.roles[0].env[EXIT_FILE] = str(exit_file)
+        handle = runner.run(app, SCHEDULER, cfg={"log_dir": temporary})
+        for line in runner.log_lines(handle, app.roles[0].name, should_tail=True):
+            sys.stderr.write(line)
+        runner.wait(handle, wait_interval=0.1)
+        return int(_read(exit_file).get("code", 1))
 
 
 def end_leftovers(directory: Path) -> int:
@@ -147,9 +183,8 @@ def _error(job: LocalJob, code: object) -> str:
     return lines[-1] if lines else "it ended without a word"
 
 
-def _read(path: Path) -> dict[str, object]:
+def _read(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return {}
-    return dict(values)

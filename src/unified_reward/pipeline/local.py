@@ -7,50 +7,66 @@ executor are ended first, and a stage whose result is committed is never run aga
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from unified_reward.config import AlignmentRun, ArtifactRef, StageSpec, TrackingSpec
-from unified_reward.config.graph import Node, build_graph
+from unified_reward.config.graph import Node, build_graph, by_urgency
 from unified_reward.config.keys import difference
 from unified_reward.errors import UserError
 from unified_reward.home import Home
-from unified_reward.launch.local import Ended, LocalJob, LocalJobs, end_leftovers
-from unified_reward.pipeline.decide import ActionKind, Cause, Limits, RunState, State, View, cause_of, decide
-from unified_reward.pipeline.report import publish_report
-from unified_reward.pipeline.status import FILE, Cost, RunStatus, StageStatus, read_status
+from unified_reward.launch.local import Ended, LocalJob, LocalJobs, attempt_directory, end_leftovers
+from unified_reward.pipeline.decide import (
+    Action,
+    ActionKind,
+    Cause,
+    Decision,
+    Limits,
+    RunState,
+    State,
+    View,
+    cause_of,
+    decide,
+)
+from unified_reward.pipeline.lock import locked
+from unified_reward.pipeline.status import FILE, Cost, RunStatus, StageStatus, read_status, stage_directory
 from unified_reward.pipeline.usage import Usage
 from unified_reward.stages.context import Commit, read_commit, write_pointer
 from unified_reward.stages.standalone import make_spec, node_identity
 from unified_reward.store import ObjectStore, open_store
-from unified_reward.tracking import Courier, Target, embedded_uri, stage_run
+from unified_reward.tracking import Courier, StageRun, Target, UnavailableError, embedded_uri, find_run_id, stage_run
 from unified_reward.tracking.runs import SPOOL_ENVIRONMENT
 
 OnChange = Callable[[RunStatus], None]
 NEEDED_BYTES = 300_000_000
 POLL_SECONDS = 0.2
-LOCK = "lock"
 
 
-def run_document(document: AlignmentRun, home: Home, *, on_change: OnChange | None = None) -> RunStatus:
-    """Drive the run to its end and return its status. Raises UserError before anything is started when it cannot be."""
+def run_document(
+    document: AlignmentRun, home: Home, *, file: str = "", on_change: OnChange | None = None
+) -> RunStatus:  # fmt: skip
+    """Drive the run to its end and return its status. Raises UserError before anything is started when it cannot be.
+
+    file: where the document was read, for the person who is told how to go on. on_change: called a few times a second.
+    """
     directory = home.run(document.metadata.name)
-    with _locked(directory, document.metadata.name):
+    with locked(directory, document.metadata.name):
         end_leftovers(directory)
-        return _Executor(document, home, directory, on_change or (lambda _: None)).run()
+        return _Executor(document, home, directory, file, on_change or (lambda _: None)).run()
 
 
 class _Executor:
-    def __init__(self, document: AlignmentRun, home: Home, directory: Path, on_change: OnChange) -> None:
+    def __init__(self, document: AlignmentRun, home: Home, directory: Path, file: str, on_change: OnChange) -> None:
         self.document, self.home, self.directory, self.on_change = document, home, directory, on_change
         spec = document.spec
         self.store: ObjectStore = open_store(spec.store or home.store_url)
@@ -63,28 +79,59 @@ class _Executor:
         self.specs: dict[str, StageSpec] = {}
         self.commits: dict[str, Commit] = {}
         self.jobs: dict[str, LocalJob] = {}
+        self.told_to_stop: set[str] = set()
         self.stopping = False
+        self.launched_before = False
+        content = document.model_dump_json()
+        self.parent_key = f"{document.metadata.name}.{hashlib.sha256(content.encode()).hexdigest()[:12]}"
         self.before = _previous(home, document.metadata.name)
-        self.status = self._fresh_status()
+        self.status = self._fresh_status(json.loads(content), file)
 
     def run(self) -> RunStatus:
         started = time.time()
+        if self._nothing_to_do():
+            return self.status
         self.courier = Courier(self.home.spools, prepare=self.target.uri).start()
-        with self._tracked() as parent, Usage() as usage:
-            self.runner = LocalJobs(self.home.spools)
+        with self._tracked() as parent, Usage() as usage, closing(LocalJobs(self.home.spools)) as self.runner:
             with self._signals():
                 while self._step():
                     self._account(usage, started)
+                    self.on_change(self.status)
                     time.sleep(POLL_SECONDS)
-            self.runner.close()
             self._account(usage, started)
-            if self.status.state is RunState.SUCCEEDED:
-                self.status.report = publish_report(self.status, self.commits, self.store, self.directory, parent)
-            elif self.status.state is RunState.CANCELLED:
+            if self.status.state is RunState.CANCELLED:
                 raise KeyboardInterrupt
-            else:
+            if self.status.state is RunState.FAILED:
                 raise SystemExit(1)
+            self._publish(parent)
         return self.status
+
+    def _nothing_to_do(self) -> bool:
+        """Whether every result and the report are there; then nothing is started, neither stages nor tracking."""
+        while reused := [a for a in self._decide().actions if a.kind is ActionKind.REUSE]:
+            for action in reused:
+                self._reuse(action.node)
+        before = self.before
+        if before is None or before.state is not RunState.SUCCEEDED or before.document != self.status.document:
+            return False
+        same = {node: stage.key for node, stage in before.stages.items()} == {
+            node: stage.key for node, stage in self.status.stages.items() if stage.state is State.DONE
+        }
+        undelivered = Courier(self.home.spools).backlog().pending
+        if not same or undelivered or not Path(before.report).is_file():
+            return False
+        self.status.state, self.status.executor, self.status.ended = RunState.SUCCEEDED, 0, time.time()
+        self.status.report, self.status.parent_run_id = before.report, before.parent_run_id
+        self._save()
+        return True
+
+    def _publish(self, parent: StageRun) -> None:
+        from unified_reward.pipeline.report import publish_report  # draws, so it is slow to import
+
+        self.status.report = publish_report(self.status, self.commits, self.store, self.directory, parent)
+
+    def _decide(self) -> Decision:
+        return decide(self._views(), self.limits, now=time.time(), cancelled=self.stopping)
 
     def _step(self) -> bool:
         """One round; False when the run has ended."""
@@ -92,18 +139,9 @@ class _Executor:
             ended = self.runner.poll(self.jobs[node])
             if ended is not None:
                 self._end(node, ended)
-        decision = decide(self._views(), self.limits, now=time.time(), cancelled=self.stopping)
+        decision = self._decide()
         for action in decision.actions:
-            stage = self.status.stages[action.node]
-            if action.kind is ActionKind.REUSE:
-                self._reuse(action.node)
-            elif action.kind is ActionKind.LAUNCH:
-                self._launch(action.node, action.attempt)
-            elif action.kind is ActionKind.STOP:
-                self.runner.stop(self.jobs[action.node])
-            elif action.kind is ActionKind.FAIL:
-                stage.state = State.FAILED
-                stage.why = f"{stage.failures[-1].value}: {stage.error}"
+            self._act(action)
         going = bool(self.jobs) or decision.state is RunState.RUNNING
         if not going:
             self.status.state = decision.state
@@ -111,8 +149,21 @@ class _Executor:
             self._save()
         return going
 
+    def _act(self, action: Action) -> None:
+        stage = self.status.stages[action.node]
+        if action.kind is ActionKind.REUSE:
+            self._reuse(action.node)
+        elif action.kind is ActionKind.LAUNCH:
+            self._launch(action.node, action.attempt)
+        elif action.kind is ActionKind.STOP and action.node not in self.told_to_stop:
+            if self.runner.stop(self.jobs[action.node]):
+                self.told_to_stop.add(action.node)
+        elif action.kind is ActionKind.FAIL:
+            stage.state = State.FAILED
+            stage.why = f"{stage.failures[-1].value}: {stage.error}"
+
     def _views(self) -> list[View]:
-        return [self._view(node) for node in self.nodes.values()]
+        return [self._view(node) for node in by_urgency(self.nodes)]
 
     def _view(self, node: Node) -> View:
         stage = self.status.stages[node.id]
@@ -145,7 +196,7 @@ class _Executor:
     def _reuse(self, node: str) -> None:
         stage, done = self.status.stages[node], self.commits[node]
         stage.state, stage.reused, stage.seconds = State.DONE, True, done.seconds
-        stage.why = f"nothing it depends on changed (key {stage.key})"
+        stage.why = f"nothing it depends on changed (key {stage.key[:8]})"
         write_pointer(self.store, self.status.name, node, stage.key)
 
     def _launch(self, node: str, attempt: int) -> None:
@@ -153,8 +204,12 @@ class _Executor:
         if not self.launched_before:
             self.status.cost = Cost()
             self.launched_before = True
-        name = node.replace("/", ".")
-        job = self.runner.start(self.specs[node], self.nodes[node].config.processes, self.directory / "stages" / name)
+        directory = stage_directory(self.directory, node)
+        if attempt == 1:
+            shutil.rmtree(directory, ignore_errors=True)
+        job = self.runner.start(
+            self.specs[node], self.nodes[node].config.processes, attempt_directory(directory, attempt)
+        )
         self.jobs[node] = job
         stage.state, stage.attempt, stage.started, stage.log = State.RUNNING, attempt, time.time(), str(job.directory)
         stage.why = self._why(node, stage)
@@ -189,28 +244,23 @@ class _Executor:
         cost.cpu_seconds = self.earlier.cpu_seconds + usage.cpu_seconds
         cost.peak_rss_bytes = max(self.earlier.peak_rss_bytes, usage.peak_rss_bytes)
 
-    def _fresh_status(self) -> RunStatus:
+    def _fresh_status(self, content: dict[str, Any], file: str) -> RunStatus:
         """A status in which every stage waits. The cost of an unfinished run of the same document is carried on."""
-        name = self.document.metadata.name
-        content = self.document.model_dump_json()
-        self.parent_key = f"{name}.{hashlib.sha256(content.encode()).hexdigest()[:12]}"
-        before = self.before
-        same = before is not None and before.document == json.loads(content)
-        unfinished = before is not None and same and before.state is not RunState.SUCCEEDED
-        self.earlier = before.cost if before is not None and unfinished else Cost()
-        self.launched_before = unfinished
+        before = self.before if self.before is not None and self.before.document == content else None
+        self.launched_before = before is not None and before.state is not RunState.SUCCEEDED
+        self.earlier = before.cost if before is not None and self.launched_before else Cost()
         return RunStatus(
-            name=name, store=self.store.url, started=time.time(), executor=os.getpid(), tracking_uri=self.target.uri,
-            experiment=self.target.experiment, document=json.loads(content),
-            cost=before.cost if before is not None and same else Cost(),
+            name=self.document.metadata.name, store=self.store.url, started=time.time(), executor=os.getpid(),
+            tracking_uri=self.target.uri, experiment=self.target.experiment, document=content, file=file,
+            cost=replace(before.cost) if before is not None else Cost(),
             stages={
-                node.id: StageStatus(stage=node.stage.value, policy=node.policy.name if node.policy else "")
+                node.id: StageStatus(node.stage.value, node.policy.name if node.policy else "", needs=sorted(map(str, node.needs)))
                 for node in self.nodes.values()
             },
         )  # fmt: skip
 
     @contextmanager
-    def _tracked(self) -> Iterator[Any]:
+    def _tracked(self) -> Iterator[StageRun]:
         """The parent run in MLflow, delivered with those of the stages; and the status as it was left."""
         os.environ[SPOOL_ENVIRONMENT] = str(self.home.spools)
         try:
@@ -223,11 +273,21 @@ class _Executor:
                 yield parent
         except (KeyboardInterrupt, SystemExit):
             pass  # the run's end is in the status; the tracking run was closed as killed or failed
+        except BaseException as error:
+            self.status.state, self.status.message = RunState.FAILED, f"{type(error).__name__}: {error}"
+            raise
         finally:
             self.status.ended, self.status.executor = time.time(), 0
             self._save()
-            self.status.message = str(self.courier.close())
+            self._close_tracking()
             self._save()
+
+    def _close_tracking(self) -> None:
+        backlog = self.courier.close()
+        if backlog.pending or backlog.refused:
+            self.status.message = self.status.message or str(backlog)
+        with contextlib.suppress(UnavailableError):  # the run is known without its page
+            self.status.parent_run_id = find_run_id(self.target, self.parent_key, timeout_s=2.0)
 
     def _save(self) -> None:
         self.status.save(self.directory)
@@ -258,26 +318,3 @@ def _previous(home: Home, name: str) -> RunStatus | None:
     with contextlib.suppress(UserError, KeyError, TypeError, ValueError):  # written by another version: start afresh
         return read_status(home, name)
     return None
-
-
-@contextmanager
-def _locked(directory: Path, name: str) -> Iterator[None]:
-    """One executor per run. Raises UserError naming the process that has it."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        stream = (directory / LOCK).open("a+")
-    except OSError as error:
-        raise UserError(field="--home", value=directory, why=f"it cannot be written ({error.strerror})",
-                        fix="Name a directory of yours with --home or UR_HOME.") from error  # fmt: skip
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            stream.seek(0)
-            raise UserError(field="run", value=name, why=f"process {stream.read().strip() or '?'} is running it",
-                            fix=f"Watch it with: unified-reward status {name}; end it with: unified-reward cancel {name}.",
-                            ) from None  # fmt: skip
-        stream.truncate(0)
-        stream.write(str(os.getpid()))
-        stream.flush()
-        yield

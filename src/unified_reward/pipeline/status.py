@@ -21,7 +21,8 @@ class StageStatus:
 
     reused: its result was there already. why: one line for a person (what changed, why it waits, why it failed).
     started, ended: seconds since the epoch; seconds: of the attempt that made the result, also when it is reused.
-    failures: causes of attempts that ended without a result. log: file with the output of the last attempt.
+    failures: causes of attempts that ended without a result. log: directory of the last attempt's files.
+    needs: nodes whose outputs it reads.
     identity: what the key was made of, to say later what changed.
     """
 
@@ -38,6 +39,7 @@ class StageStatus:
     error: str = ""
     failures: list[Cause] = field(default_factory=list)
     log: str = ""
+    needs: list[str] = field(default_factory=list)
     identity: dict[str, Any] = field(default_factory=dict)
 
 
@@ -52,7 +54,8 @@ class Cost:
 
 @dataclass
 class RunStatus:
-    """document: the AlignmentRun as checked. executor: process id of who drives it, 0 when nobody does."""
+    """document: the AlignmentRun as checked; file: where it was read. executor: process id of who drives it, 0 when
+    nobody does. message: what a person should know beside the stages (tracking not delivered, a defect)."""
 
     name: str
     state: RunState = RunState.RUNNING
@@ -67,6 +70,7 @@ class RunStatus:
     parent_run_id: str = ""
     report: str = ""
     message: str = ""
+    file: str = ""
     document: dict[str, Any] = field(default_factory=dict)
 
     def save(self, directory: Path) -> None:
@@ -74,6 +78,11 @@ class RunStatus:
         temporary = directory / f".{FILE}.{os.getpid()}"
         temporary.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
         temporary.replace(directory / FILE)
+
+
+def stage_directory(run_directory: Path, node: str) -> Path:
+    """Where the attempts of a stage (`score/vlm`) keep their files."""
+    return run_directory / "stages" / node.replace("/", ".")
 
 
 def read_status(home: Home, name: str) -> RunStatus:

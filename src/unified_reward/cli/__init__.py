@@ -1,0 +1,140 @@
+"""The command `unified-reward`. Each command's work is in a module of its own, imported when it is asked for."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unified_reward.errors import EXIT_USER_ERROR, UserError
+
+app = typer.Typer(
+    name="unified-reward", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Train a multimodal reward model, turn it into preference data, align vision models with it.",
+)  # fmt: skip
+
+
+class Target(StrEnum):
+    LOCAL = "local"
+
+
+Home = Annotated[str, typer.Option(metavar="DIR", help="store, tracking and runs; default $UR_HOME or .unified-reward")]
+Json = Annotated[bool, typer.Option("--json", help="one JSON object on standard output, nothing else there")]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="change a field: spec.rewardTrain.steps=50")
+]
+Document = Annotated[Path, typer.Argument(metavar="FILE", help="an AlignmentRun as YAML", show_default=False)]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="metadata.name of the run's document", show_default=False)]
+AnyName = Annotated[str, typer.Argument(metavar="[NAME]", help="of one run; default all", show_default=False)]
+
+
+@app.command()
+def run(
+    file: Document,
+    on: Annotated[Target, typer.Option(help="where the stages run")] = Target.LOCAL,  # noqa: ARG001  (only one yet)
+    home: Home = "",
+    set_: Sets = None,
+    seed: Annotated[int | None, typer.Option(help="spec.seed", show_default=False)] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a document to its end. Run again, it goes on where it was, or does nothing and says why."""
+    from unified_reward.cli.running import run
+
+    overrides = [*(set_ or []), *([f"spec.seed={seed}"] if seed is not None else [])]
+    raise typer.Exit(run(file, overrides, home, as_json=as_json))
+
+
+@app.command()
+def status(name: AnyName = "", home: Home = "", as_json: Json = False) -> None:
+    """What the stages of a run are doing, and why."""
+    from unified_reward.cli.runs import status
+
+    raise typer.Exit(status(name, home, as_json=as_json))
+
+
+@app.command()
+def logs(
+    name: Name,
+    stage: Annotated[str, typer.Argument(metavar="[STAGE]", help="score, or score/vlm; default all")] = "",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="go on as lines come")] = False,
+    home: Home = "",
+) -> None:
+    """What the stages of a run have written."""
+    from unified_reward.cli.runs import logs
+
+    raise typer.Exit(logs(name, stage, home, follow=follow))
+
+
+@app.command()
+def cancel(name: Name, home: Home = "") -> None:
+    """Stop a run. Its stages save first; `run` goes on from there."""
+    from unified_reward.cli.runs import cancel
+
+    raise typer.Exit(cancel(name, home))
+
+
+@app.command()
+def summary(name: Name, home: Home = "", as_json: Json = False) -> None:
+    """What came out of a run: judge, policies, cost, stages."""
+    from unified_reward.cli.runs import summary
+
+    raise typer.Exit(summary(name, home, as_json=as_json))
+
+
+@app.command()
+def ui(
+    name: AnyName = "",
+    port: Annotated[int, typer.Option(help="0 = the first free one from 5000 on", min=0, max=65535)] = 0,
+    home: Home = "",
+) -> None:
+    """Serve the MLflow pages of the runs on this machine."""
+    from unified_reward.cli.pages import ui
+
+    raise typer.Exit(ui(name, home, port))
+
+
+@app.command("import")
+def import_(
+    source: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="shapes, or .jsonl and .csv files")],
+    run: Annotated[str, typer.Option(metavar="NAME", help="run whose datasets they become")] = "imported",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="a field of the stage: max_side=256")
+    ] = None,
+    home: Home = "",
+) -> None:
+    """Import data as versioned datasets, without the other stages."""
+    from unified_reward.cli.documents import import_data
+
+    raise typer.Exit(import_data(source, set_ or [], run, home))
+
+
+@app.command()
+def render(file: Document, set_: Sets = None, as_json: Json = False) -> None:
+    """The job of each stage of a document, without starting any."""
+    from unified_reward.cli.documents import render
+
+    raise typer.Exit(render(file, set_ or [], as_json=as_json))
+
+
+@app.command()
+def schema() -> None:
+    """The JSON schema of the document."""
+    from unified_reward.cli.documents import schema
+
+    raise typer.Exit(schema())
+
+
+def main() -> None:
+    """The entry point. What a person can mend ends with one line and exit status 2."""
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""Where words go: messages and progress to standard error, one JSON object to standard output."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@lru_cache(maxsize=1)
+def console() -> Console:
+    """Standard error; plain text when it is no terminal."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+
+
+def say(text: str = "") -> None:
+    """A line as it is: nothing in it is taken for markup."""
+    console().print(text, markup=False)
+
+
+def print_json(values: Any) -> None:
+    print(json.dumps(values, indent=1))
+
+
+def command(*words: str, home: str = "") -> str:
+    """A command line of ours that can be copied into a shell."""
+    return shlex.join(["unified-reward", *words, *(["--home", home] if home else [])])
+
+
+def duration(seconds: float) -> str:
+    """48 s, 3 min 05 s, 2 h 10 min."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,76 @@
+"""`schema`, `render`, `import`: documents without running them, and one stage by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from unified_reward.cli.console import print_json, say
+from unified_reward.config import AlignmentRun, Stage, load_document
+from unified_reward.config.graph import Node, build_graph
+from unified_reward.errors import UserError
+from unified_reward.home import Home
+from unified_reward.launch.local import run_app
+
+WORLDS = ("shapes",)
+
+
+def schema() -> int:
+    """The JSON schema of the document, on standard output."""
+    print_json(AlignmentRun.model_json_schema(by_alias=True))
+    return 0
+
+
+def render(file: Path, overrides: Sequence[str], *, as_json: bool) -> int:
+    """The job of each stage, in order, with what it needs; nothing is started."""
+    document = load_document(file, overrides)
+    jobs = [_job(node, document.metadata.name) for node in build_graph(document).values()]
+    if as_json:
+        print_json({"jobs": jobs})
+    else:
+        print(yaml.safe_dump_all(jobs, sort_keys=False, width=120), end="")
+    return 0
+
+
+def import_data(source: Sequence[str], overrides: Sequence[str], run: str, home: str) -> int:
+    """Import a world or files by their component, as the run's datasets. Returns the exit code."""
+    from unified_reward.launch import components
+
+    values = dict(_field(text) for text in overrides)
+    if len(source) == 1 and source[0] in WORLDS:
+        values["source"] = source[0]
+    else:
+        missing = [path for path in source if not Path(path).is_file()]
+        if missing:
+            raise UserError(field="SOURCE", value=missing[0], why="there is no such file",
+                            fix=f"Name .jsonl or .csv files, or a world: {', '.join(WORLDS)}.")  # fmt: skip
+        values |= {"source": "files", "paths": ",".join(source)}
+    say(f"Importing for the run {run} ...")
+    return run_app(components.import_data(run=run, home=str(Home.at(home).root), **values))
+
+
+def _job(node: Node, run: str) -> dict[str, Any]:
+    from unified_reward.launch.appdef import node_app
+    from unified_reward.launch.plan import job_plan
+
+    plan = asdict(job_plan(node_app(node, run)))
+    return {"stage": node.id, "needs": sorted(map(str, node.needs)), **plan, "command": list(plan["command"])}
+
+
+def _field(text: str) -> tuple[str, Any]:
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise UserError(field="--set", value=text, why="it is not of the form FIELD=VALUE",
+                        fix="Write for example --set max_side=256.")  # fmt: skip
+    from unified_reward.config import ImportConfig
+
+    known = {info.alias or field: field for field, info in ImportConfig.model_fields.items()}
+    field = known.get(name, name)
+    if field not in ImportConfig.model_fields:
+        raise UserError(field="--set", value=name, why=f"{Stage.IMPORT} has no such field",
+                        fix=f"Fields: {', '.join(ImportConfig.model_fields)}.")  # fmt: skip
+    return field, yaml.safe_load(value)
