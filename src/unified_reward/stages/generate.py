@@ -46,7 +46,8 @@ def run(context: StageContext) -> StageResult:
         reference = writer.commit()
     metrics = {"prompts": len(prompts), "candidates": count, "distinct": len(distinct)}
     context.track.metrics({name: float(value) for name, value in metrics.items()})
-    return StageResult(outputs={CANDIDATES: reference}, metrics=metrics)
+    pictures = context.spec.policy_kind is PolicyKind.DIFFUSION
+    return StageResult(outputs={CANDIDATES: reference}, metrics=metrics, report={"pictures": pictures})
 
 
 def prompts_name(context: StageContext) -> str:

@@ -16,6 +16,7 @@ from unified_reward.store import DatasetWriter
 JUDGE_RECORDS = "judge_records"
 PROMPTS_VLM = "prompts_vlm"
 PROMPTS_DIFFUSION = "prompts_diffusion"
+EVAL_SEED = 1_000_000
 
 
 def run(context: StageContext) -> StageResult:
@@ -38,8 +39,8 @@ def _import_shapes(context: StageContext, config: ImportConfig) -> StageResult:
 
     def judge_records() -> Iterable[tuple[JudgeRecord, Mapping[str, bytes]]]:
         yield from dataset.judge_records("train", config.train_records, seed)
-        for task in Task:
-            yield from dataset.judge_records("test", config.eval_records, seed, {task: 1.0})
+        for number, task in enumerate(Task):  # a seed of its own, since records are named by it
+            yield from dataset.judge_records("test", config.eval_records, seed + EVAL_SEED + number, {task: 1.0})
 
     def vlm_prompts() -> Iterable[tuple[Prompt, Mapping[str, bytes]]]:
         yield from dataset.policy_prompts("train", config.prompts, seed)

@@ -12,6 +12,7 @@ from unified_reward.errors import UserError
 from unified_reward.evaluation.policy_metrics import Graded, policy_metrics
 from unified_reward.records import Prompt
 from unified_reward.stages.context import StageContext, StageResult
+from unified_reward.stages.figures import log_before_after
 from unified_reward.stages.generate import prompts_name
 from unified_reward.stages.grading import grade_images, grade_texts, is_graded
 from unified_reward.stages.media import MediaReader
@@ -19,6 +20,7 @@ from unified_reward.stages.reward_eval import flat
 from unified_reward.store import MediaWriter
 
 SHOWN = 24
+DRAWN = 4  # pictures shown of each caption
 
 
 def run(context: StageContext) -> StageResult:
@@ -35,6 +37,8 @@ def run(context: StageContext) -> StageResult:
         metrics, examples = _texts(config, prompts, MediaReader(data), directories)
     context.track.metrics(flat(metrics))
     context.track.table("examples", examples)
+    if context.spec.policy_kind is PolicyKind.DIFFUSION:
+        log_before_after(context.track, examples, MediaReader(data))
     return StageResult(metrics=metrics, report={"examples": examples})
 
 
@@ -68,13 +72,14 @@ def _images(
     each = config.images_per_prompt
     sampler = DiffusionSampler(config.sampler_steps, config.guidance, config.batch)
     graded: dict[str, list[Graded]] = {}
-    shown: dict[str, list[str]] = {}
+    shown: dict[str, list[list[str]]] = {}
     media = MediaWriter(context.store)
     for number, (side, directory) in enumerate(directories.items()):
         policy = load_image_policy(directory)
         images = draw_for_prompts(policy, prompts, each, sampler, seed=context.spec.seed)
         graded[side] = grade_images(prompts, images, each)
-        shown[side] = [media.add(png(images[i * each])) for i in range(len(prompts))]
+        starts = range(0, len(images), each)
+        shown[side] = [[media.add(png(image)) for image in images[i : i + min(each, DRAWN)]] for i in starts]
         progress.report(number + 1, len(directories), "models")
     media.flush()
     media.close()
@@ -82,7 +87,7 @@ def _images(
         {
             "prompt": p.text,
             **{s: shown[s][i] for s in shown},
-            **{f"{s}_right": graded[s][i * each].right for s in graded},
+            **{f"{s}_right": [g.right for g in graded[s][i * each : i * each + min(each, DRAWN)]] for s in graded},
         }
         for i, p in enumerate(prompts[:SHOWN])
     ]

@@ -13,6 +13,7 @@ from unified_reward.judge import Query
 from unified_reward.judge.judge import Judge
 from unified_reward.records import JudgeRecord, Mode, Task, Verdict
 from unified_reward.stages.context import StageContext, StageResult
+from unified_reward.stages.figures import log_judge
 from unified_reward.stages.import_data import JUDGE_RECORDS
 from unified_reward.stages.media import MediaReader
 from unified_reward.store import DatasetWriter
@@ -36,6 +37,7 @@ def run(context: StageContext) -> StageResult:
         reference = writer.commit()
     context.track.metrics(flat(metrics))
     context.track.table(VERDICTS, verdict_rows(records, verdicts))
+    log_judge(context.track, metrics)
     return StageResult(
         outputs={VERDICTS: reference}, metrics=metrics,
         report={"verdicts": verdict_rows(_examples(records), _matching(records, verdicts, _examples(records)))},
@@ -66,7 +68,7 @@ def verdict_rows(records: Sequence[JudgeRecord], verdicts: Sequence[Verdict]) ->
     """One row per verdict as a person reads them."""
     return [
         {
-            "task": record.task.value, "prompt": record.prompt, "answers": " | ".join(record.answers),
+            "task": record.task.value, "prompt": record.prompt, "answers": list(record.answers),
             "media": list(record.media), "label": record.choice.value if record.choice else record.score,
             "verdict": verdict.choice.value if verdict.choice else round(verdict.score or 0.0, 2),
             "p_first": verdict.p_first, "p_first_shown_first": verdict.p_first_shown_first,

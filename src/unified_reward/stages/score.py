@@ -27,6 +27,7 @@ from unified_reward.records import (
     to_row,
 )  # fmt: skip
 from unified_reward.stages.context import StageContext, StageResult
+from unified_reward.stages.figures import log_pairs
 from unified_reward.stages.generate import CANDIDATES, prompts_name
 from unified_reward.stages.media import MediaReader
 from unified_reward.stages.reward_eval import flat
@@ -58,7 +59,7 @@ def run(context: StageContext) -> StageResult:
     rules = Rules(config.way, config.min_margin, config.max_inconsistency)
     candidates = [c for own in offered.values() for c in own]
     rows = select(prompts, candidates, verdicts, rules, seed=context.spec.seed, limit=config.max_pairs)
-    return _publish(context, prompts, rows, verdicts)
+    return _publish(context, prompts, rows, verdicts, MediaReader(candidates_data))
 
 
 def judge_candidates(
@@ -96,7 +97,11 @@ def _by_prompt(candidates: Any) -> dict[str, list[Candidate]]:
 
 
 def _publish(
-    context: StageContext, prompts: Sequence[Prompt], rows: Sequence[PreferencePair], verdicts: Sequence[Verdict]
+    context: StageContext,
+    prompts: Sequence[Prompt],
+    rows: Sequence[PreferencePair],
+    verdicts: Sequence[Verdict],
+    read: MediaReader,
 ) -> StageResult:
     summary = summarise(rows)
     written = {}
@@ -125,4 +130,5 @@ def _publish(
     }  # fmt: skip
     context.track.metrics(flat({"pairs": metrics}))
     context.track.table(PAIRS, kept)
+    log_pairs(context.track, kept, scores, read if prompts and prompts[0].subject is Subject.GENERATION else None)
     return StageResult(outputs=written, metrics=metrics, report={"pairs": kept[:SHOWN], "scores": scores, "gaps": gaps})
