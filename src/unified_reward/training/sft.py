@@ -18,7 +18,8 @@ class SftObjective:
     """loss = sum(weight * -log p(token)) / sum(weight), both sums over the global batch.
 
     example: index -> the encoded example; called from the loop's prefetch thread. verdict_weight: tokens of at least this
-    weight are verdicts, whose accuracy is reported apart. lengths: tokens of each example, where known without encoding.
+    weight are verdicts, whose accuracy is reported apart. lengths: of each example, in any unit, or a cheap guess in
+    proportion (words and pictures): ranks then get even work. None: even counts.
     """
 
     def __init__(
