@@ -12,17 +12,20 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+PLAIN_WIDTH = 160  # of a log file
+
+
 @lru_cache(maxsize=1)
 def console() -> Console:
     """Standard error; plain text when it is no terminal."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+    return Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PLAIN_WIDTH)
 
 
 def say(text: str = "") -> None:
     """A line as it is: nothing in it is taken for markup."""
-    console().print(text, markup=False)
+    console().print(text, markup=False, soft_wrap=True)
 
 
 def print_json(values: Any) -> None:

@@ -10,6 +10,8 @@ from rich.table import Table
 
 from unified_reward.cli.console import duration
 
+WORDS = 5  # the column that may wrap
+
 
 def show_summary(summary: Mapping[str, Any], to: Console) -> None:
     """summary: as `pipeline.summary.summarise` gives it."""
@@ -27,7 +29,7 @@ def show_summary(summary: Mapping[str, Any], to: Console) -> None:
     if summary["policies"]:
         rows = [(name, _percent(row["before"]), _percent(row["after"]), _points(row), f"{row['n']:,}", row["metric"])
                 for name, row in summary["policies"].items()]  # fmt: skip
-        _table(to, ("policy, known truth", "before", "after", "change", "n", "right means"), rows, left=(0, 5))
+        _table(to, ("policy, known truth", "before", "after", "change", "n", "right means"), rows, left=(0, WORDS))
     cost = summary["cost"]
     if cost["wall_seconds"]:
         memory = f"{cost['peak_rss_bytes'] / 2**30:.2f} GiB at most"
@@ -37,10 +39,10 @@ def show_summary(summary: Mapping[str, Any], to: Console) -> None:
 def _table(to: Console, titles: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for place, title in enumerate(titles):
-        table.add_column(title, justify="left" if place in left else "right", no_wrap=True)
+        table.add_column(title, justify="left" if place in left else "right", no_wrap=place != WORDS)
     for row in rows:
         table.add_row(*row)
-    to.print(table, soft_wrap=True)
+    to.print(table)
     to.print()
 
 

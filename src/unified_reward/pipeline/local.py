@@ -195,7 +195,9 @@ class _Executor:
 
     def _reuse(self, node: str) -> None:
         stage, done = self.status.stages[node], self.commits[node]
-        stage.state, stage.reused, stage.seconds = State.DONE, True, done.seconds
+        old = self.before.stages.get(node) if self.before else None
+        seconds = old.seconds if old is not None and old.key == stage.key and old.seconds else done.seconds
+        stage.state, stage.reused, stage.seconds = State.DONE, True, seconds
         stage.why = f"nothing it depends on changed (key {stage.key[:8]})"
         write_pointer(self.store, self.status.name, node, stage.key)
 
