@@ -58,7 +58,7 @@ class _Ranks:
         environments = _environments(self.count)
         self.processes = [subprocess.Popen(self.command, env=e, preexec_fn=_die_with_parent) for e in environments]
         first_failure = 0
-        while any(p.poll() is None for p in self.processes):
+        while None in [p.poll() for p in self.processes]:  # all are asked: a rank may fail while the first goes on
             failed = next((p.returncode for p in self.processes if p.returncode not in (None, 0)), 0)
             if failed and not first_failure:
                 first_failure = failed

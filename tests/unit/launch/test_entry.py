@@ -1,0 +1,99 @@
+"""The process above the ranks ends with the true code, and nothing it started outlives it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+ENTRY = [sys.executable, "-m", "unified_reward.launch.entry"]
+
+
+def _start(code: str, *, processes: int = 1, **environment: str) -> subprocess.Popen[str]:
+    command = [*ENTRY, "--processes", str(processes), "--", "-c", code]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **environment})
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("pass", 0),
+        ("import sys; sys.exit(2)", 2),
+        ("import os; os.kill(os.getpid(), 9)", 137),
+        ("import os; os.kill(os.getpid(), 15)", 143),
+        ("raise SystemError", 1),
+    ],
+    ids=["done", "user error", "killed", "terminated", "defect"],
+)
+def test_the_exit_code_is_that_of_the_rank(code: str, expected: int, tmp_path: Path) -> None:
+    file = tmp_path / "exit.json"
+    process = _start(code, UR_EXIT_FILE=str(file))
+    assert process.wait(timeout=30) == expected
+    assert json.loads(file.read_text())["code"] == expected
+
+
+def test_ranks_find_each_other() -> None:
+    process = _start(
+        "import os; print(*map(os.environ.get, ['RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT']))", processes=2
+    )
+    lines = sorted(line.split() for line in process.communicate(timeout=30)[0].splitlines())
+    assert [line[:3] for line in lines] == [["0", "2", "127.0.0.1"], ["1", "2", "127.0.0.1"]]
+    assert lines[0][3] == lines[1][3]
+
+
+def test_one_failing_rank_ends_the_others_and_its_code_counts() -> None:
+    code = "import os, sys, time; os.environ['RANK'] == '1' and sys.exit(3); time.sleep(60)"
+    assert _start(code, processes=2).wait(timeout=30) == 3
+
+
+def test_sigterm_reaches_the_rank_which_may_save(tmp_path: Path) -> None:
+    saved = tmp_path / "saved"
+    code = (
+        "import signal, sys, time, pathlib\n"
+        f"def stop(*_): pathlib.Path({str(saved)!r}).touch(); sys.exit(143)\n"
+        "signal.signal(15, stop); print('ready', flush=True); time.sleep(60)"
+    )
+    process = _start(code)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 143
+    assert saved.exists()
+
+
+def test_ranks_die_with_the_process_above_them() -> None:
+    process = _start("import os, time; print(os.getpid(), flush=True); time.sleep(60)")
+    assert process.stdout is not None
+    rank = int(process.stdout.readline())
+    process.kill()
+    process.wait(timeout=30)
+    _wait_until_gone(rank)
+
+
+def test_the_process_dies_with_its_launcher(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid.json"
+    launcher = subprocess.Popen([
+        sys.executable, "-c",
+        f"import subprocess, time; subprocess.Popen({[*ENTRY, '--', '-c', 'import time; time.sleep(60)']!r}); time.sleep(60)",
+    ], env={**os.environ, "UR_PID_FILE": str(pid_file)})  # fmt: skip
+    deadline = time.monotonic() + 30
+    while not pid_file.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    launcher.kill()
+    launcher.wait(timeout=30)
+    _wait_until_gone(json.loads(pid_file.read_text())["pid"])
+
+
+def _wait_until_gone(pid: int) -> None:
+    deadline = time.monotonic() + 30
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, f"process {pid} outlived its parent"
+        time.sleep(0.05)
