@@ -96,7 +96,7 @@ class ObjectStore:
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         """Store `data` unless the key exists. True when this call stored it: of any number of callers, one gets True."""
-        token, sent_before = uuid.uuid4().hex, False
+        token, lost = uuid.uuid4().hex, 0
         attributes = {TOKEN: token} if self._keeps_metadata else None
         deadline = time.monotonic() + self.retry_seconds
         while True:
@@ -111,9 +111,10 @@ class ObjectStore:
                 stored = self._token(key)
                 if stored is not None:
                     return stored == token
-                if sent_before and time.monotonic() > deadline:
+                lost += 1
+                if lost > 1 and time.monotonic() > deadline:
                     raise
-                sent_before = True
+                time.sleep(min(2.0, 0.1 * lost))
             else:
                 return True
 
