@@ -96,6 +96,28 @@ def ui(
     raise typer.Exit(ui(name, home, port))
 
 
+@app.command()
+def judge(
+    image: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="a picture; may be given again")] = None,
+    video: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="a clip; may be given again")] = None,
+    caption: Annotated[str, typer.Option(help="what was asked to be drawn", show_default=False)] = "",
+    question: Annotated[str, typer.Option(help="what was asked about the media", show_default=False)] = "",
+    answer: Annotated[list[str] | None, typer.Option(help="an answer; may be given again")] = None,
+    model: Annotated[str, typer.Option(help="name of a run, or directory of a Hugging Face checkpoint")] = "shapes",
+    template: Annotated[str, typer.Option(help="template pack; default: the judge's own", show_default=False)] = "",
+    home: Home = "",
+    as_json: Json = False,
+) -> None:
+    """Ask a trained judge: which of two is better, how good is one, and why."""
+    from unified_reward.cli.judging import judge
+
+    code = judge(
+        images=image or [], videos=video or [], caption=caption, question=question, answers=answer or [],
+        model=model, template=template, home=home, as_json=as_json,
+    )  # fmt: skip
+    raise typer.Exit(code)
+
+
 @app.command("import")
 def import_(
     source: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="shapes, or .jsonl and .csv files")],

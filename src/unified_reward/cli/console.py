@@ -23,6 +23,14 @@ def console() -> Console:
     return Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PLAIN_WIDTH)
 
 
+@lru_cache(maxsize=1)
+def output() -> Console:
+    """Standard output, for what a person asked to see."""
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+
+
 def say(text: str = "") -> None:
     """A line as it is: nothing in it is taken for markup."""
     console().print(text, markup=False, soft_wrap=True)

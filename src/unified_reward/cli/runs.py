@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from unified_reward.cli.console import command, console, print_json, say
+from unified_reward.cli.console import command, output, print_json, say
 from unified_reward.cli.tables import show_summary
 from unified_reward.cli.view import stage_table
 from unified_reward.errors import UserError
@@ -36,8 +36,8 @@ def status(name: str, home: str, *, as_json: bool) -> int:
     if as_json:
         print_json({**asdict(found), "state": state, "executor": driver})
         return 0
-    say(f"{name}: {state}" + (f" (process {driver})" if driver else ""))
-    console().print(stage_table(found))
+    output().print(f"{name}: {state}" + (f" (process {driver})" if driver else ""), markup=False)
+    output().print(stage_table(found))
     if found.message:
         say(f"note: {found.message}")
     if state == "Interrupted":
@@ -51,9 +51,9 @@ def summary(name: str, home: str, *, as_json: bool) -> int:
     if as_json:
         print_json(values)
         return 0
-    show_summary(values, console())
+    show_summary(values, output())
     if found.report:
-        say(f"Report: {found.report}")
+        output().print(f"Report: {found.report}", markup=False, soft_wrap=True)
     return 0
 
 
@@ -96,7 +96,7 @@ def _all_runs(place: Home, *, as_json: bool) -> int:
         print_json(states)
     elif states:
         for name, state in states.items():
-            say(f"{name}: {state}")
+            output().print(f"{name}: {state}", markup=False)
     else:
         say(f"No runs in {place.root}. Start one: unified-reward run jobs/examples/shapes.yaml")
     return 0
