@@ -20,7 +20,7 @@ from unified_reward.shapes.scenes import SHORT_FACTS, Clip, Scene, changed, clip
 DESCRIPTION_SHARE = (
     0.6  # of understanding cases: judged is a whole caption, else the answer to a question about one fact
 )
-EITHER_SHARE = 0.3  # of questions about one fact: it offers two values
+EITHER_SHARE = 0.1
 SHORT_SHARE = 0.5  # of image generation cases: the caption is a short one
 # How close the two things of a pair are: the fewer wrong facts of one, and how many more the other has.
 BETTER_WRONG, BETTER_WEIGHTS = (0, 1, 2), (0.55, 0.3, 0.15)

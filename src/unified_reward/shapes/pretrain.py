@@ -25,7 +25,7 @@ from unified_reward.models.batching import Encoded, Segment, chat, collate, enco
 from unified_reward.models.processing import VlmProcessor
 from unified_reward.models.tiny_vlm import tiny_tokenizer, tiny_vlm
 from unified_reward.models.vlm import Vlm, generate_text, model_inputs, save_vlm
-from unified_reward.records import Modality, Subject, Task
+from unified_reward.records import Modality, Task
 from unified_reward.shapes import exercises, language
 from unified_reward.shapes.dataset import render
 from unified_reward.shapes.render import clean_look
@@ -62,15 +62,14 @@ class Stage:
 CURRICULUM = (
     Stage(240, {"text": 1.0}),
     Stage(300, {"text": 0.2, "describe_image": 0.25, "ask_image": 0.25, "describe_video": 0.15, "ask_video": 0.15}),
-    Stage(3000, {
-        "text": 0.14, "describe_image": 0.05, "ask_image": 0.08, "describe_video": 0.05, "ask_video": 0.06,
-        "match_image": 0.34, "match_video": 0.28,
+    Stage(1500, {
+        "text": 0.12, "describe_image": 0.06, "ask_image": 0.09, "describe_video": 0.06, "ask_video": 0.07,
+        "match_image": 0.34, "match_video": 0.26,
     }),
 )  # fmt: skip
 
 
-# Judging texts takes longest to learn: twice the share of judging media.
-TASKS = tuple(t for t in Task for _ in range(2 if t.subject is Subject.UNDERSTANDING else 1))
+TASKS = tuple(Task)
 IMAGE_TASKS = tuple(t for t in TASKS if t.modality is Modality.IMAGE)
 VIDEO_TASKS = tuple(t for t in TASKS if t.modality is Modality.VIDEO)
 
