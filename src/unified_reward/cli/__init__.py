@@ -11,6 +11,8 @@ import typer
 
 from unified_reward.errors import EXIT_USER_ERROR, UserError
 
+EXIT_INTERRUPTED = 130
+
 app = typer.Typer(
     name="unified-reward", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     help="Train a multimodal reward model, turn it into preference data, align vision models with it.",
@@ -156,6 +158,8 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
 
 
 if __name__ == "__main__":

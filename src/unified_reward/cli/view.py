@@ -34,8 +34,10 @@ def watching(quiet: bool = False) -> Iterator[OnChange]:
     if quiet:
         yield lambda _: None
     elif console().is_terminal:
-        with Live(console=console(), auto_refresh=False, transient=True) as live:
-            yield _Table(live)
+        with Live(console=console(), auto_refresh=False) as live:
+            table = _Table(live)
+            yield table
+            table.draw()
     else:
         yield _Lines()
 
@@ -43,11 +45,17 @@ def watching(quiet: bool = False) -> Iterator[OnChange]:
 class _Table:
     def __init__(self, live: Live) -> None:
         self.live, self.last = live, 0.0
+        self.status: RunStatus | None = None
 
     def __call__(self, status: RunStatus) -> None:
+        self.status = status
         if time.monotonic() - self.last > REDRAW_SECONDS:
             self.last = time.monotonic()
-            self.live.update(stage_table(status), refresh=True)
+            self.draw()
+
+    def draw(self) -> None:
+        if self.status is not None:
+            self.live.update(stage_table(self.status), refresh=True)
 
 
 class _Lines:

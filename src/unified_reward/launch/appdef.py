@@ -40,11 +40,6 @@ class RefusedError(UserError, ComponentValidationException):  # type: ignore[mis
     """A component was given what cannot be; `torchx run` shows it without a traceback."""
 
 
-def spec_app(stage: Stage, spec_file: str, processes: int) -> AppDef:
-    """The stage that `spec_file`, a StageSpec as JSON, describes."""
-    return _app(stage, ["--spec", spec_file], processes)
-
-
 def component_app(stage_name: str, values: Mapping[str, Any], inputs: Sequence[str]) -> AppDef:
     """The stage with what a component was called with. inputs: names whose artifact prefixes are the values `input_*`.
 
@@ -53,7 +48,7 @@ def component_app(stage_name: str, values: Mapping[str, Any], inputs: Sequence[s
     stage = Stage(stage_name)
     try:
         if values["spec"]:
-            return spec_app(stage, values["spec"], _processes_of(stage, values["spec"]))
+            return _app(stage, ["--spec", values["spec"]], _processes_of(stage, values["spec"]))
         fields = STAGE_CONFIGS[stage].model_fields
         given = {
             name: _listed(values[name]) if _is_list(info.annotation) else values[name] for name, info in fields.items()

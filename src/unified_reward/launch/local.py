@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from unified_reward import progress
-from unified_reward.config import StageSpec
-from unified_reward.launch.appdef import spec_app
+from unified_reward.config import Stage, StageSpec
+from unified_reward.launch.appdef import component_name
 from unified_reward.launch.entry import EXIT_FILE, GRACE_SECONDS, PID_FILE
 
 if TYPE_CHECKING:
@@ -78,17 +79,17 @@ class LocalJobs:
             from torchx.runner import get_runner
 
             self._runner = get_runner()
-            # Makes the scheduler now, because it takes over SIGTERM and SIGINT: the caller's handlers come after it.
-            self._runner.scheduler_run_opts(SCHEDULER)
+            with _own_signals():
+                self._runner.scheduler_run_opts(SCHEDULER)  # makes the scheduler, which takes over SIGTERM and SIGINT
         self._spools = spools
 
-    def start(self, spec: StageSpec, processes: int, directory: Path) -> LocalJob:
+    def start(self, spec: StageSpec, directory: Path) -> LocalJob:
         """Start one attempt in a fresh `directory`."""
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
         file = directory / "spec.json"
         file.write_text(spec.model_dump_json(indent=1), encoding="utf-8")
-        app = spec_app(spec.stage, str(file), processes)
+        app = stage_app(spec.stage, str(file))
         app.roles[0].env |= {
             progress.ENVIRONMENT: str(directory / "progress.json"),
             EXIT_FILE: str(directory / "exit.json"),
@@ -134,6 +135,23 @@ def run_app(app: AppDef) -> int:
             sys.stderr.write(line)
         runner.wait(handle, wait_interval=0.1)
         return int(_read(exit_file).get("code", 1))
+
+
+def stage_app(stage: Stage, spec_file: str) -> AppDef:
+    """The stage's component, called with a StageSpec."""
+    from unified_reward.launch import components
+
+    app: AppDef = getattr(components, component_name(stage))(spec=spec_file)
+    return app
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Put the handlers of SIGTERM and SIGINT back as they were."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
 
 
 def end_leftovers(directory: Path) -> int:

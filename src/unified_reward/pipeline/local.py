@@ -92,12 +92,14 @@ class _Executor:
         if self._nothing_to_do():
             return self.status
         self.courier = Courier(self.home.spools, prepare=self.target.uri).start()
-        with self._tracked() as parent, Usage() as usage, closing(LocalJobs(self.home.spools)) as self.runner:
-            with self._signals():
-                while self._step():
-                    self._account(usage, started)
-                    self.on_change(self.status)
-                    time.sleep(POLL_SECONDS)
+        with (
+            self._tracked() as parent, self._signals(), Usage() as usage,
+            closing(LocalJobs(self.home.spools)) as self.runner,
+        ):  # fmt: skip
+            while self._step():
+                self._account(usage, started)
+                self.on_change(self.status)
+                time.sleep(POLL_SECONDS)
             self._account(usage, started)
             if self.status.state is RunState.CANCELLED:
                 raise KeyboardInterrupt
@@ -209,9 +211,7 @@ class _Executor:
         directory = stage_directory(self.directory, node)
         if attempt == 1:
             shutil.rmtree(directory, ignore_errors=True)
-        job = self.runner.start(
-            self.specs[node], self.nodes[node].config.processes, attempt_directory(directory, attempt)
-        )
+        job = self.runner.start(self.specs[node], attempt_directory(directory, attempt))
         self.jobs[node] = job
         stage.state, stage.attempt, stage.started, stage.log = State.RUNNING, attempt, time.time(), str(job.directory)
         stage.why = self._why(node, stage)

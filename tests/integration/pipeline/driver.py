@@ -12,7 +12,7 @@ from unified_reward.launch import local as launch
 from unified_reward.pipeline import local, report
 
 FAKE = str(Path(__file__).with_name("fake_stage.py"))
-spec_app = launch.spec_app
+stage_app = launch.stage_app
 
 
 class NoCourier:
@@ -28,7 +28,7 @@ class NoCourier:
 
 
 def fake_app(*arguments: Any) -> Any:
-    app = spec_app(*arguments)
+    app = stage_app(*arguments)
     words = app.roles[0].args
     app.roles[0].args = [*words[: words.index("--") + 1], FAKE, words[-1]]
     return app
@@ -40,7 +40,7 @@ def publish(_status: Any, _commits: Any, _store: Any, directory: Path, _parent: 
 
 
 if __name__ == "__main__":
-    launch.spec_app = fake_app
+    launch.stage_app = fake_app
     local.Courier = NoCourier  # type: ignore[assignment,misc]
     local.find_run_id = lambda *_, **__: "run-1"  # type: ignore[assignment]
     report.publish_report = publish

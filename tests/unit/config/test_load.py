@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from unified_reward.config import AlignmentRun, Stage, load_document, parse_document
-from unified_reward.config.graph import build_graph
+from unified_reward.config.graph import build_graph, by_urgency
 from unified_reward.errors import UserError
 
 EXAMPLES = sorted((Path(__file__).parents[3] / "jobs" / "examples").glob("*.yaml"))
@@ -14,11 +14,11 @@ SHAPES = (Path(__file__).parents[3] / "jobs" / "examples" / "shapes.yaml").read_
 
 MISTAKES = [
     ("spec.rewardTrain.stpes=3", "spec.rewardTrain.stpes is 3: there is no such field. Did you mean steps?"),
-    ("spec.policies.0.generate.candidates=9", "spec.policies.0.generate.candidates is 9: candidates are ranked in disjoint pairs. Use 8 or 10."),
-    ("spec.rewardTrain.globalBatch=31", "spec.rewardTrain.globalBatch is 31: 2 processes cannot share it evenly. Use 30 or 32, or change processes."),
+    ("spec.policies.0.generate.candidates=9", "spec.policies.0.generate.candidates is 9: candidates are ranked in disjoint pairs. Use 8 or 10."),  # noqa: E501
+    ("spec.rewardTrain.globalBatch=31", "spec.rewardTrain.globalBatch is 31: 2 processes cannot share it evenly. Use 30 or 32, or change processes."),  # noqa: E501
     ("spec.policies.1.kind=foo", "spec.policies.1.kind is foo: Input should be 'vlm' or 'diffusion'. Use 'vlm' or 'diffusion'."),
     ("spec.policies.1.name=vlm", "spec.policies is vlm: two entries have this name. Give each policy a name of its own."),
-    ("spec.rewardTrain.select=best", "spec.rewardTrain.select is best: validateEvery is 0, so there is nothing to choose by. Set validateEvery."),
+    ("spec.rewardTrain.select=best", "spec.rewardTrain.select is best: validateEvery is 0, so there is nothing to choose by. Set validateEvery."),  # noqa: E501
     ("foo=1", "foo is 1: there is no such field. Fields here: apiVersion, kind, metadata, spec."),
 ]  # fmt: skip
 
@@ -72,3 +72,10 @@ def test_the_graph_has_seven_stages_each_after_what_it_reads() -> None:
     for node in graph.values():
         assert node.needs <= seen, f"{node.id} stands before {node.needs - seen}"
         seen.add(node.id)
+
+
+def test_the_stages_that_most_others_wait_for_come_first() -> None:
+    run = parse_document(SHAPES, name="x")
+    order = [node.id for node in by_urgency(build_graph(run))]
+    assert order[:4] == ["import", "reward-train", "generate/vlm", "generate/image"]
+    assert set(order[-3:]) == {"reward-eval", "policy-eval/vlm", "policy-eval/image"}

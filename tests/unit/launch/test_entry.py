@@ -40,9 +40,8 @@ def test_the_exit_code_is_that_of_the_rank(code: str, expected: int, tmp_path: P
 
 
 def test_ranks_find_each_other() -> None:
-    process = _start(
-        "import os; print(*map(os.environ.get, ['RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT']))", processes=2
-    )
+    names = ["RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"]
+    process = _start(f"import os; os.write(1, (' '.join(map(os.environ.get, {names})) + '\\n').encode())", processes=2)
     lines = sorted(line.split() for line in process.communicate(timeout=30)[0].splitlines())
     assert [line[:3] for line in lines] == [["0", "2", "127.0.0.1"], ["1", "2", "127.0.0.1"]]
     assert lines[0][3] == lines[1][3]
