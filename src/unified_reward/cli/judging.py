@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from unified_reward.cli.console import output, print_json, say
+from unified_reward.cli.console import command, output, print_json, say
 from unified_reward.config import Stage
 from unified_reward.errors import UserError
 from unified_reward.home import Home
@@ -53,7 +53,7 @@ def _judge_of(found: RunStatus, home: Home) -> Path:
     done = read_commit(store, stage.stage, stage.key) if stage.state is State.DONE else None
     if done is None:
         raise UserError(field="--model", value=found.name, why="this run has not trained its judge yet",
-                        fix=f"Run it first: unified-reward run {found.file}.")  # fmt: skip
+                        fix=f"Run it first: {command(*found.again)}.")  # fmt: skip
     return open_artifact(store, done.outputs["judge"]).materialise(home.work / "artifacts")
 
 

@@ -22,8 +22,9 @@ EXIT_CANCELLED = 130  # as a shell reports Ctrl-C
 def run(file: Path, overrides: Sequence[str], home: str, *, as_json: bool) -> int:
     """Returns the exit code: 0 done, 2 something a person must mend, 130 cancelled, 1 anything else."""
     document = load_document(file, overrides)
+    again = ["run", str(file), *(word for override in overrides for word in ("--set", override))]
     with watching() as show:
-        status = run_document(document, Home.at(home), file=str(file), on_change=show)
+        status = run_document(document, Home.at(home), again=again, on_change=show)
     summary = summarise(status)
     if all(stage.reused for stage in status.stages.values()):
         say("Nothing to do: every stage's result is there, and nothing it depends on has changed.")
@@ -38,7 +39,7 @@ def run(file: Path, overrides: Sequence[str], home: str, *, as_json: bool) -> in
 def _say_what_next(status: RunStatus, home: str) -> None:
     if status.message:
         say(f"note: {status.message}")
-    again = command("run", status.file, home=home)
+    again = command(*status.again, home=home)
     for node, stage in status.stages.items():
         if stage.state is State.FAILED:
             say(f"error: {node}: {stage.error}")

@@ -41,7 +41,7 @@ def status(name: str, home: str, *, as_json: bool) -> int:
     if found.message:
         say(f"note: {found.message}")
     if state == "Interrupted":
-        say(f"Nobody is running it. Go on with: {command('run', found.file, home=home)}")
+        say(f"Nobody is running it. Go on with: {command(*found.again, home=home)}")
     return 0
 
 
@@ -71,7 +71,7 @@ def cancel(name: str, home: str) -> int:
             raise UserError(field="run", value=name, why=f"process {driver} has not ended {CANCEL_SECONDS:.0f} s after SIGTERM",
                             fix=f"Its stages may be saving; end it with: kill -9 {driver}.")  # fmt: skip
         time.sleep(POLL_SECONDS)
-    say(f"{name} was stopped. Go on with: {command('run', read_status(place, name).file, home=home)}")
+    say(f"{name} was stopped. Go on with: {command(*read_status(place, name).again, home=home)}")
     return 0
 
 

@@ -13,7 +13,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -53,20 +53,22 @@ POLL_SECONDS = 0.2
 
 
 def run_document(
-    document: AlignmentRun, home: Home, *, file: str = "", on_change: OnChange | None = None
+    document: AlignmentRun, home: Home, *, again: Sequence[str] = (), on_change: OnChange | None = None
 ) -> RunStatus:  # fmt: skip
     """Drive the run to its end and return its status. Raises UserError before anything is started when it cannot be.
 
-    file: where the document was read, for the person who is told how to go on. on_change: called a few times a second.
+    again: the command that goes on with it, for the person who is told. on_change: called a few times a second.
     """
     directory = home.run(document.metadata.name)
     with locked(directory, document.metadata.name):
         end_leftovers(directory)
-        return _Executor(document, home, directory, file, on_change or (lambda _: None)).run()
+        return _Executor(document, home, directory, again, on_change or (lambda _: None)).run()
 
 
 class _Executor:
-    def __init__(self, document: AlignmentRun, home: Home, directory: Path, file: str, on_change: OnChange) -> None:
+    def __init__(
+        self, document: AlignmentRun, home: Home, directory: Path, again: Sequence[str], on_change: OnChange
+    ) -> None:  # fmt: skip
         self.document, self.home, self.directory, self.on_change = document, home, directory, on_change
         spec = document.spec
         self.store: ObjectStore = open_store(spec.store or home.store_url)
@@ -85,7 +87,7 @@ class _Executor:
         content = document.model_dump_json()
         self.parent_key = f"{document.metadata.name}.{hashlib.sha256(content.encode()).hexdigest()[:12]}"
         self.before = _previous(home, document.metadata.name)
-        self.status = self._fresh_status(json.loads(content), file)
+        self.status = self._fresh_status(json.loads(content), again)
 
     def run(self) -> RunStatus:
         started = time.time()
@@ -223,7 +225,9 @@ class _Executor:
         if old is None or not old.identity:
             return "first time"
         changes = difference(old.identity, stage.identity)
-        return "; ".join(changes[:3]) if changes else "it was not finished"
+        if changes:
+            return "; ".join(changes[:3])
+        return "it was not finished" if old.attempt else "first time"
 
     def _end(self, node: str, ended: Ended) -> None:
         stage = self.status.stages[node]
@@ -246,14 +250,14 @@ class _Executor:
         cost.cpu_seconds = self.earlier.cpu_seconds + usage.cpu_seconds
         cost.peak_rss_bytes = max(self.earlier.peak_rss_bytes, usage.peak_rss_bytes)
 
-    def _fresh_status(self, content: dict[str, Any], file: str) -> RunStatus:
+    def _fresh_status(self, content: dict[str, Any], again: Sequence[str]) -> RunStatus:
         """A status in which every stage waits. The cost of an unfinished run of the same document is carried on."""
         before = self.before if self.before is not None and self.before.document == content else None
         self.launched_before = before is not None and before.state is not RunState.SUCCEEDED
         self.earlier = before.cost if before is not None and self.launched_before else Cost()
         return RunStatus(
             name=self.document.metadata.name, store=self.store.url, started=time.time(), executor=os.getpid(),
-            tracking_uri=self.target.uri, experiment=self.target.experiment, document=content, file=file,
+            tracking_uri=self.target.uri, experiment=self.target.experiment, document=content, again=list(again),
             cost=replace(before.cost) if before is not None else Cost(),
             stages={
                 node.id: StageStatus(node.stage.value, node.policy.name if node.policy else "", needs=sorted(map(str, node.needs)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,8 @@ class Cost:
 
 @dataclass
 class RunStatus:
-    """document: the AlignmentRun as checked; file: where it was read. executor: process id of who drives it, 0 when
+    """document: the AlignmentRun as checked; again: the words after
+    `unified-reward` that go on with it. executor: process id of who drives it, 0 when
     nobody does. message: what a person should know beside the stages (tracking not delivered, a defect)."""
 
     name: str
@@ -70,7 +71,7 @@ class RunStatus:
     parent_run_id: str = ""
     report: str = ""
     message: str = ""
-    file: str = ""
+    again: list[str] = field(default_factory=list)
     document: dict[str, Any] = field(default_factory=dict)
 
     def save(self, directory: Path) -> None:
@@ -97,10 +98,16 @@ def read_status(home: Home, name: str) -> RunStatus:
     values["state"] = RunState(values["state"])
     values["cost"] = Cost(**values["cost"])
     values["stages"] = {key: _stage(stage) for key, stage in values["stages"].items()}
-    return RunStatus(**values)
+    return RunStatus(**_known(RunStatus, values))
 
 
 def _stage(values: dict[str, Any]) -> StageStatus:
     values["state"] = State(values["state"])
     values["failures"] = [Cause(cause) for cause in values["failures"]]
-    return StageStatus(**values)
+    return StageStatus(**_known(StageStatus, values))
+
+
+def _known(kind: type[RunStatus | StageStatus], values: dict[str, Any]) -> dict[str, Any]:
+    """What this version knows of a status that another one may have written."""
+    names = {each.name for each in fields(kind)}
+    return {name: value for name, value in values.items() if name in names}
