@@ -12,6 +12,7 @@ Media are named by the sha256 of their bytes (hex) and live once in the object s
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
 from dataclasses import dataclass, field
@@ -190,7 +191,7 @@ RowType = TypeVar("RowType")
 
 def schema_of(kind: type[Any]) -> pa.Schema:
     """The Arrow schema of a record dataclass: one column a field; dicts become maps of string to string or float."""
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)  # type: ignore[arg-type]
     return pa.schema([pa.field(f.name, *_arrow_type(hints[f.name])) for f in dataclasses.fields(kind)])
 
 
@@ -201,9 +202,14 @@ def to_row(record: Any) -> dict[str, Any]:
 
 def from_row(kind: type[RowType], row: dict[str, Any]) -> RowType:
     """A record from an Arrow row (as `pa.Table.to_pylist()` gives it)."""
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)  # type: ignore[arg-type]
     values = {f.name: _typed(hints[f.name], row[f.name]) for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     return kind(**values)
+
+
+@functools.cache
+def _hints(kind: type[Any]) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
 
 
 def _arrow_type(hint: Any) -> tuple[pa.DataType, bool]:

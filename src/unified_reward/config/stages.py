@@ -153,6 +153,9 @@ class DpoTrainConfig(TrainLoopConfig):
     beta: float = Field(0.1, gt=0, description="KL strength: 0.1 for VLMs (paper), 2000-5000 for diffusion models")
     loss: str = Field("sigmoid", description="VLM: name in the loss table (sigmoid, ipo, hinge, robust, ...)")
     label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="VLM: share of labels taken to be wrong")
+    noise_from: float = Field(
+        0.0, ge=0, lt=1, description="diffusion: draw timesteps from this share of the schedule up"
+    )
     validation_prompts: int = Field(200, ge=0, description="validation prompts answered at each validation")
     validation_tokens: int = Field(24, ge=1, le=32768, description="VLM: longest validation answer in tokens")
     validation_images: int = Field(16, ge=1, description="diffusion: images drawn for each validation caption")

@@ -257,6 +257,7 @@ def dpo_train(
     beta: float = 0.1,
     loss: str = "sigmoid",
     label_smoothing: float = 0.0,
+    noise_from: float = 0.0,
     validation_prompts: int = 200,
     validation_tokens: int = 24,
     validation_images: int = 16,
@@ -293,6 +294,7 @@ def dpo_train(
         beta: KL strength: 0.1 for VLMs (paper), 2000-5000 for diffusion models
         loss: VLM: name in the loss table (sigmoid, ipo, hinge, robust, ...)
         label_smoothing: VLM: share of labels taken to be wrong
+        noise_from: diffusion: draw timesteps from this share of the schedule up
         validation_prompts: validation prompts answered at each validation
         validation_tokens: VLM: longest validation answer in tokens
         validation_images: diffusion: images drawn for each validation caption

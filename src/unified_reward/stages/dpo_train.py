@@ -59,7 +59,7 @@ def _align_vlm(
     reference = reference_logprobs(
         TokenScorer(vlm.model), trees, weights_digest=context.base_digest(context.spec.policy_base),
         pad_id=vlm.processor.pad_id, blobs=context.store, prefix="reference", dist=context.dist,
-        progress=lambda done, total: progress.report(done, total, "pairs", "reference log-probs"),
+        progress=lambda done, total: progress.report(done, total, "batches", "reference log-probs"),
     )  # fmt: skip
     objective = DpoObjective(
         vlm, trees, reference, context.dist, beta=config.beta, loss=config.loss, label_smoothing=config.label_smoothing
@@ -87,16 +87,15 @@ def _align_images(
     policy = load_image_policy(base)
     prompts = {prompt.id: prompt for prompt in context.dataset(prompts_name(context), Prompt).records()}
     drawn = MediaReader(context.dataset(CANDIDATES, Candidate))
-    objective = DiffusionDpo(
-        policy, [ImagePair(prompts[r.prompt_id].text, drawn(r.chosen), drawn(r.rejected)) for r in pairs], config.beta
-    )
+    images = [ImagePair(prompts[r.prompt_id].text, drawn(r.chosen), drawn(r.rejected)) for r in pairs]
+    objective = DiffusionDpo(policy, images, config.beta, noise_from=config.noise_from)
     asked = _validation_prompts(prompts.values(), config)
     sampler = DiffusionSampler(steps=config.validation_steps)
 
     def validate(step: int) -> Metrics:  # noqa: ARG001  (the loop's signature)
         own = asked[context.dist.rank :: context.dist.world_size]
-        images = draw_for_prompts(policy, own, config.validation_images, sampler, seed=context.spec.seed)
-        return _share(context, [graded.right for graded in grade_images(own, images, config.validation_images)])
+        pictures = draw_for_prompts(policy, own, config.validation_images, sampler, seed=context.spec.seed)
+        return _share(context, [graded.right for graded in grade_images(own, pictures, config.validation_images)])
 
     result = _train(context, config, objective, len(pairs), validate if asked else None)
     return result, export_image_policy(context, POLICY, policy, base, meta={"base": context.spec.policy_base})

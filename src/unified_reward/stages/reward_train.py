@@ -9,7 +9,7 @@ from unified_reward.judge.judge import PACK_FILE
 from unified_reward.judge.render import record_segments
 from unified_reward.models.batching import Encoded, encode
 from unified_reward.models.vlm import load_vlm
-from unified_reward.records import JudgeRecord, Task
+from unified_reward.records import JudgeRecord, Modality, Task
 from unified_reward.stages.context import StageContext, StageResult
 from unified_reward.stages.import_data import JUDGE_RECORDS
 from unified_reward.stages.media import MediaReader
@@ -33,7 +33,7 @@ def run(context: StageContext) -> StageResult:
     def example(index: int) -> Encoded:
         return encode(vlm.processor, record_segments(records[index], pack, media, vlm.processor))
 
-    objective = SftObjective(vlm, example, context.dist)
+    objective = SftObjective(vlm, example, context.dist, lengths=[_tokens(record) for record in records])
     result = train_stage(context, config, objective, dataset_size=len(records))
     judge = export_vlm(
         context, JUDGE, vlm, meta={"base": config.base, "template": f"{pack.name}@{pack.version}"},
@@ -44,6 +44,13 @@ def run(context: StageContext) -> StageResult:
         metrics={"records": len(records), **summary(result)},
         report={"curves": curves(result)},
     )
+
+
+def _tokens(record: JudgeRecord) -> int:
+    """About how long a record is, to share the work evenly among ranks: a clip counts as two pictures."""
+    words = len(record.prompt.split()) + len(record.rationale.split()) + sum(len(a.split()) for a in record.answers)
+    per_medium = 32 if record.task.modality is Modality.VIDEO else 16
+    return per_medium * len(record.media) + words
 
 
 def _tasks(config: RewardTrainConfig) -> set[Task]:

@@ -70,11 +70,18 @@ class DiffusionDpo:
     trains a model too large for that shards it with `reference_units()` as the root.
     """
 
-    def __init__(self, policy: ImagePolicy, pairs: Sequence[ImagePair], beta: float) -> None:
-        """Takes over `policy`: its text encoder is frozen and its denoiser set to training mode."""
+    def __init__(
+        self, policy: ImagePolicy, pairs: Sequence[ImagePair], beta: float, *, noise_from: float = 0.0
+    ) -> None:
+        """Takes over `policy`: its text encoder is frozen and its denoiser set to training mode.
+
+        noise_from: in [0, 1): timesteps are drawn from this share of the schedule up. What a picture shows is decided
+        where there is much noise; a policy that is to change that, and not how it renders, learns faster there.
+        """
         self.policy = policy
         self.pairs = pairs
         self.beta = beta
+        self._first_step = int(noise_from * len(policy.schedule))
         self.root: nn.Module = policy.denoiser
         self.reference = copy.deepcopy(policy.denoiser).eval().requires_grad_(False)
         policy.text_encoder.requires_grad_(False)
@@ -145,5 +152,5 @@ class DiffusionDpo:
 
     def _draw(self, seed: int, index: int) -> tuple[int, Tensor]:
         rng = np.random.default_rng([seed, index])
-        step = int(rng.integers(len(self.policy.schedule)))
+        step = int(rng.integers(self._first_step, len(self.policy.schedule)))
         return step, torch.from_numpy(rng.standard_normal(self.policy.shape, dtype=np.float32))
