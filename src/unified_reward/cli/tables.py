@@ -10,7 +10,7 @@ from rich.table import Table
 
 from unified_reward.cli.console import duration
 
-WORDS = 5  # the column that may wrap
+WORDS = "right means"  # the column that may wrap
 
 
 def show_summary(summary: Mapping[str, Any], to: Console) -> None:
@@ -29,7 +29,12 @@ def show_summary(summary: Mapping[str, Any], to: Console) -> None:
     if summary["policies"]:
         rows = [(name, _percent(row["before"]), _percent(row["after"]), _points(row), f"{row['n']:,}", row["metric"])
                 for name, row in summary["policies"].items()]  # fmt: skip
-        _table(to, ("policy, known truth", "before", "after", "change", "n", "right means"), rows, left=(0, WORDS))
+        _table(to, ("policy, known truth", "before", "after", "change", "n", WORDS), rows, left=(0, 5))
+    if summary["groups"]:
+        rows = [(label, str(row["seeds"]), _pairs(row["pairs"]), _percent(row["before"]), _percent(row["after"]),
+                 f"{100 * row['gain']:+.1f}", "-" if row["spread"] is None else f"{100 * row['spread']:.1f}")
+                for label, row in summary["groups"].items()]  # fmt: skip
+        _table(to, ("over seeds (means)", "seeds", "pairs", "before", "after", "change", "spread"), rows)
     cost = summary["cost"]
     if cost["wall_seconds"]:
         memory = f"{cost['peak_rss_bytes'] / 2**30:.2f} GiB at most"
@@ -39,7 +44,7 @@ def show_summary(summary: Mapping[str, Any], to: Console) -> None:
 def _table(to: Console, titles: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for place, title in enumerate(titles):
-        table.add_column(title, justify="left" if place in left else "right", no_wrap=place != WORDS)
+        table.add_column(title, justify="left" if place in left else "right", no_wrap=title != WORDS)
     for row in rows:
         table.add_row(*row)
     to.print(table)
@@ -57,6 +62,11 @@ def _percent(share: float | None) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
+
+
+def _pairs(counts: Sequence[int]) -> str:
+    low, high = min(counts), max(counts)
+    return f"{low:,}" if low == high else f"{low:,}-{high:,}"
 
 
 def _points(row: Mapping[str, Any]) -> str:

@@ -26,6 +26,7 @@ STYLES = {
     State.FAILED: "red",
     State.CANCELLED: "yellow",
 }
+URGENCY = (State.RUNNING, State.FAILED, State.WAITING, State.CANCELLED, State.DONE)
 
 
 @contextmanager
@@ -34,10 +35,11 @@ def watching(quiet: bool = False) -> Iterator[OnChange]:
     if quiet:
         yield lambda _: None
     elif console().is_terminal:
-        with Live(console=console(), auto_refresh=False) as live:
+        with Live(console=console(), auto_refresh=False, transient=True) as live:
             table = _Table(live)
             yield table
-            table.draw()
+        if table.status is not None:
+            console().print(stage_table(table.status))
     else:
         yield _Lines()
 
@@ -55,7 +57,8 @@ class _Table:
 
     def draw(self) -> None:
         if self.status is not None:
-            self.live.update(stage_table(self.status), refresh=True)
+            room = max(3, self.live.console.height - 2)
+            self.live.update(stage_table(self.status, room), refresh=True)
 
 
 class _Lines:
@@ -76,7 +79,8 @@ class _Lines:
                 say(f"{node}: {progress_of(stage)}")
 
 
-def stage_table(status: RunStatus) -> Table:
+def stage_table(status: RunStatus, room: int | None = None) -> Table:
+    """A row for each stage; where there is no room for all, those that run, then those that wait, then the others."""
     table = Table(box=None, pad_edge=False)
     for title, justify in (
         ("stage", "left"),
@@ -86,7 +90,9 @@ def stage_table(status: RunStatus) -> Table:
         ("why", "left"),
     ):
         table.add_column(title, justify=justify, no_wrap=title != "why")  # type: ignore[arg-type]
-    for node, stage in status.stages.items():
+    shown = sorted(status.stages, key=lambda node: URGENCY.index(status.stages[node].state))[:room]
+    for node in (node for node in status.stages if node in shown):
+        stage = status.stages[node]
         cells = (node, state_word(stage), progress_of(stage), seconds_of(stage), reason(stage, status.stages))
         table.add_row(*(Text(cell) for cell in cells), style=STYLES[stage.state])
     return table

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from statistics import fmean, stdev
 from typing import Any
 
-from unified_reward.config import Stage
+from unified_reward.config import AlignmentRun, Stage
 from unified_reward.pipeline.decide import State
 from unified_reward.pipeline.status import RunStatus, StageStatus
 from unified_reward.stages.context import Commit, read_commit
@@ -23,7 +24,8 @@ def summarise(status: RunStatus) -> dict[str, Any]:
     """JSON values: judge by task, policies by name, cost, stages by name.
 
     Shares are in 0..1, seconds and bytes plain. What has not been measured yet is not there. seconds of a stage: of the
-    work itself, also when this run reused it, summed over policies.
+    work itself, also when this run reused it, summed over policies. groups: the repeats of a sweep, by policy and way;
+    spread: standard deviation of the gain over seeds, None for one seed.
     """
     done = commits_of(status)
     judge = done.get(Stage.REWARD_EVAL.value)
@@ -33,6 +35,7 @@ def summarise(status: RunStatus) -> dict[str, Any]:
         "state": status.state.value,
         "judge": {task: _judge_row(metrics) for task, metrics in judge.metrics.items()} if judge else {},
         "policies": {name: _only(commit.metrics, POLICY) for name, commit in evaluated.items()},
+        "groups": _groups(status, evaluated, done),
         "cost": asdict(status.cost),
         "stages": {stage.value: _stage_row(status, stage) for stage in Stage if _nodes(status, stage)},
         "report": status.report,
@@ -47,6 +50,26 @@ def commits_of(status: RunStatus) -> dict[str, Commit]:
         for node, stage in status.stages.items() if stage.state is State.DONE
     }  # fmt: skip
     return {node: commit for node, commit in found.items() if commit is not None}
+
+
+def _groups(
+    status: RunStatus, evaluated: Mapping[str, Commit], done: Mapping[str, Commit]
+) -> dict[str, dict[str, Any]]:  # fmt: skip
+    members: dict[str, list[str]] = {}
+    for policy in AlignmentRun.model_validate(status.document).spec.expanded_policies():
+        if policy.group and policy.name in evaluated:
+            members.setdefault(policy.group, []).append(policy.name)
+    return {group: _group_row(names, evaluated, done) for group, names in members.items()}
+
+
+def _group_row(names: list[str], evaluated: Mapping[str, Commit], done: Mapping[str, Commit]) -> dict[str, Any]:
+    before, after = ([evaluated[name].metrics[side] for name in names] for side in ("before", "after"))
+    gains = [high - low for low, high in zip(before, after, strict=True)]
+    return {
+        "policies": names, "seeds": len(names), "before": fmean(before), "after": fmean(after), "gain": fmean(gains),
+        "spread": stdev(gains) if len(gains) > 1 else None,
+        "pairs": [done[f"{Stage.SCORE}/{name}"].metrics["kept"] for name in names],
+    }  # fmt: skip
 
 
 def _judge_row(metrics: Mapping[str, Any]) -> dict[str, Any]:

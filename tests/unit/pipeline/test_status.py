@@ -7,10 +7,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from unified_reward.cli.view import progress_of, reason
+from unified_reward.config import Stage, StageSpec
 from unified_reward.errors import UserError
 from unified_reward.home import Home
 from unified_reward.pipeline.decide import Cause, RunState, State
@@ -18,13 +20,15 @@ from unified_reward.pipeline.lock import driver_of, locked
 from unified_reward.pipeline.status import FILE, RunStatus, StageStatus, read_status
 from unified_reward.pipeline.summary import summarise
 from unified_reward.pipeline.usage import Usage
+from unified_reward.stages.context import StageResult, commit
+from unified_reward.store import open_store
 
 
 def _status(store: str, **states: State) -> RunStatus:
     stages = {
         f"score/{name}": StageStatus("score", name, state, key="0" * 16, seconds=2.0) for name, state in states.items()
     }
-    return RunStatus("r", store=store, stages=stages)
+    return RunStatus("r", store=store, stages=stages, document={"metadata": {"name": "r"}})
 
 
 def test_a_status_reads_back_and_forgives_fields_of_other_versions(tmp_path: Path) -> None:
@@ -58,6 +62,26 @@ def test_a_stage_of_several_policies_is_as_its_worst(tmp_path: Path, a: State, b
     row = summarise(_status(tmp_path.as_uri(), a=a, b=b))["stages"]["score"]
     assert (row["state"], row["seconds"]) == (expected, 4.0)
     assert row["policies"]["b"]["state"] == b.value
+
+
+def test_the_repeats_of_a_sweep_are_summed_up(tmp_path: Path) -> None:
+    store = open_store(tmp_path.as_uri())
+    status = _status(store.url)
+    status.document["spec"] = {"policies": [{"name": "p", "kind": "vlm", "base": "b", "sweep": {"seeds": [0, 1]}}]}
+    for seed, after in enumerate((0.6, 0.8)):
+        for stage, metrics in (
+            (Stage.SCORE, {"kept": 10 + seed}),
+            (Stage.POLICY_EVAL, {"before": 0.5, "after": after, "n": 4, "metric": "right"}),
+        ):
+            name, key = f"p-pair-point-s{seed}", f"{seed}" * 16
+            spec = StageSpec(stage=stage, run="r", store=store.url, key=key, config={}, policy=name, work_dir="w")
+            commit(SimpleNamespace(spec=spec, store=store), StageResult(metrics=metrics), started=0.0)  # type: ignore[arg-type]
+            status.stages[f"{stage}/{name}"] = StageStatus(stage.value, name, State.DONE, key=key)
+    group = summarise(status)["groups"]["p/pair_point"]
+    assert group == {
+        "policies": ["p-pair-point-s0", "p-pair-point-s1"], "seeds": 2, "before": 0.5, "after": pytest.approx(0.7),
+        "gain": pytest.approx(0.2), "spread": pytest.approx(0.02**0.5), "pairs": [10, 11],
+    }  # fmt: skip
 
 
 def test_a_waiting_stage_says_what_for() -> None:
