@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from unified_reward.errors import UserError
 from unified_reward.tracking.delivery import FINISHED, KILLED, Delivery, NotYetError, RefusedError, UnavailableError
 from unified_reward.tracking.spool import (
     ENTRIES,
@@ -134,14 +135,21 @@ class Courier:
                 logger.warning("tracking: MLflow does not answer (%s); entries wait in %s", error, self.root)
             self._outage = str(error)
             return min(pause * 2, LONGEST_PAUSE_S)
+        except UserError as error:
+            self._say_once(str(error))
+            return LONGEST_PAUSE_S
         except Exception as error:
-            logger.exception("tracking: the delivery to MLflow failed, and is tried again")
-            self._outage = repr(error)
+            self._say_once(f"the delivery to MLflow failed, and is tried again: {error!r}", trace=True)
             return LONGEST_PAUSE_S
         if self._outage:
             logger.warning("tracking: MLflow answers again, and has what waited")
             self._outage = ""
         return self._interval_s
+
+    def _say_once(self, what: str, *, trace: bool = False) -> None:
+        if what != self._outage:
+            logger.warning("tracking: %s", what, exc_info=trace)
+        self._outage = what
 
     def _deliver(self, directory: Path) -> None:
         cursor = load_cursor(directory)

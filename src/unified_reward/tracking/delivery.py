@@ -247,7 +247,7 @@ def translated() -> Iterator[None]:
     """Turn what MLflow and its transports raise into RefusedError or UnavailableError."""
     try:
         yield
-    except (RefusedError, UnavailableError):
+    except (RefusedError, UnavailableError, UserError):
         raise
     except Exception as error:
         text = " ".join(str(error).split())[:300]
