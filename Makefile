@@ -37,7 +37,7 @@ unit: $(VENV)/.test ## fast tests of logic
 	$(BIN)/python -m pytest tests/unit
 
 integration: $(VENV)/.test ## tests against real processes, MLflow and MinIO, and a short end-to-end run
-	$(BIN)/python -m pytest tests/integration tests/e2e
+	$(BIN)/python -m pytest tests/integration
 
 format: $(VENV)/.test ## rewrite the code in the house style
 	$(BIN)/ruff format src tests benchmarks
@@ -48,8 +48,8 @@ render: $(VENV)/.test ## write again what is rendered from the config models
 
 lock: ## choose the newest versions that pyproject.toml allows and pin them
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
-	build/lock/bin/pip install -q . && build/lock/bin/pip freeze | sed -e '/unified-reward/d' -e 's/+cpu$$//' > requirements/runtime.txt
-	build/lock/bin/pip install -q '.[test]' && build/lock/bin/pip freeze | sed -e '/unified-reward/d' -e 's/+cpu$$//' > requirements/test.txt
+	build/lock/bin/pip install -q . && build/lock/bin/pip freeze | sed -e '/unified-reward/d' -e "s/+cpu//" > requirements/runtime.txt
+	build/lock/bin/pip install -q '.[test]' && build/lock/bin/pip freeze | sed -e '/unified-reward/d' -e "s/+cpu//" > requirements/test.txt
 
 $(VENV)/.runtime: requirements/runtime.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "PYTHON is %s: Python 3.11 or newer is needed. Run make PYTHON=python3.11 ..." % sys.version.split()[0])'

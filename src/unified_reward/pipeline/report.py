@@ -173,14 +173,12 @@ def _preferences(name: str, commits: Mapping[str, Commit], pictures: _Pictures) 
     report, metrics = score.report, score.metrics
     charts = []
     if report["scores"]:
-        chosen = [p["chosen_score"] for p in report["pairs"] if p["chosen_score"] is not None]
-        rejected = [p["rejected_score"] for p in report["pairs"] if p["rejected_score"] is not None]
-        groups = {"chosen": chosen, "rejected": rejected, "all candidates": report["scores"]}
+        groups = {"chosen": report["chosen"], "rejected": report["rejected"], "all candidates": report["scores"]}
         caption = "The judge's scores: what was chosen, what was rejected, and all candidates."
         charts.append(Chart(histogram(groups, x_label="score"), caption))
     drawn = generated.report.get("pictures", False)
     return Preferences(
-        policy=name, prompts=metrics["prompts"], candidates=generated.metrics["candidates"], kept=metrics["kept"],
+        policy=name, prompts=metrics["prompts"], candidates=generated.config["candidates"], kept=metrics["kept"],
         dropped=metrics["dropped"], charts=charts,
         examples=[_pair(row, drawn, pictures) for row in report["pairs"][:EXAMPLES]],
     )  # fmt: skip

@@ -58,7 +58,7 @@ class Phase:
     wrong: float
 
 
-PHASES = (Phase(2400, LEARNING_RATE, 0.3, 0.0), Phase(1000, LEARNING_RATE / 2, 0.4, 0.3))
+PHASES = (Phase(2400, LEARNING_RATE, 0.3, 0.0), Phase(900, LEARNING_RATE / 2, 0.4, 0.22))
 
 
 def vocabulary() -> list[str]:

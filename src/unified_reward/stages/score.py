@@ -119,11 +119,7 @@ def _publish(
         for row in rows if not row.dropped
     ]  # fmt: skip
     scores = [v.score for v in verdicts if v.score is not None]
-    gaps = [
-        row.chosen_score - row.rejected_score
-        for row in rows
-        if row.chosen_score is not None and row.rejected_score is not None
-    ]
+    scored = [(r.chosen_score, r.rejected_score) for r in rows if None not in (r.chosen_score, r.rejected_score)]
     metrics = {
         "prompts": summary.prompts, "kept": summary.kept, "dropped": summary.dropped, "mean_gap": summary.mean_gap,
         "verdicts": len(verdicts), "mean_score": sum(scores) / len(scores) if scores else None,
@@ -131,4 +127,5 @@ def _publish(
     context.track.metrics(flat({"pairs": metrics}))
     context.track.table(PAIRS, kept)
     log_pairs(context.track, kept, scores, read if prompts and prompts[0].subject is Subject.GENERATION else None)
-    return StageResult(outputs=written, metrics=metrics, report={"pairs": kept[:SHOWN], "scores": scores, "gaps": gaps})
+    told = {"chosen": [chosen for chosen, _ in scored], "rejected": [rejected for _, rejected in scored]}
+    return StageResult(outputs=written, metrics=metrics, report={"pairs": kept[:SHOWN], "scores": scores, **told})
