@@ -91,7 +91,7 @@ class ImportConfig(StageConfig):
     source: str = Field("shapes", description="shapes (the embedded world) or files (files of your own)")
     paths: list[str] = Field(default_factory=list, description="files: .jsonl records or .csv votes to read")
     media_root: str = Field(".", description="files: directory that media paths in .jsonl records start from")
-    train_records: int = Field(8000, ge=0, description="shapes: judge records to learn from, over all eight tasks")
+    train_records: int = Field(11520, ge=0, description="shapes: judge records to learn from, over all eight tasks")
     eval_records: int = Field(300, ge=0, description="shapes: held-out judge records for each of the eight tasks")
     prompts: int = Field(600, ge=0, description="shapes: training prompts of the VLM policy")
     eval_prompts: int = Field(400, ge=0, description="shapes: held-out prompts of the VLM policy")
@@ -105,7 +105,7 @@ class ImportConfig(StageConfig):
 class RewardTrainConfig(TrainLoopConfig):
     """Judge SFT on all tasks at once (paper, section III.A)."""
 
-    steps: int = Field(260, ge=1, description="optimizer steps")
+    steps: int = Field(360, ge=1, description="optimizer steps")
     base: str = Field("builtin:shapes/vlm", description="start from builtin:NAME, a directory, or store:PREFIX")
     template: str = Field("shapes", description="template pack: shapes, default, or a path to a YAML file")
     tasks: list[str] = Field(default_factory=list, description="judge tasks to train on; empty = all in the data")

@@ -37,7 +37,12 @@ def sample_candidates(
     rows = [(prompt, one, k) for prompt, one in zip(prompts, encoded, strict=True) for k in range(candidates)]
     seeds = [candidate_seed(seed, prompt.id, k) for prompt, _, k in rows]
     texts = generate_text(
-        vlm, [one for _, one, _ in rows], max_new_tokens=max_new_tokens, temperature=temperature, seeds=seeds, batch=batch
+        vlm,
+        [one for _, one, _ in rows],
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seeds=seeds,
+        batch=batch,
     )
     sampler = {"temperature": str(temperature), "max_new_tokens": str(max_new_tokens)}
     return [

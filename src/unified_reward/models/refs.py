@@ -51,7 +51,9 @@ def _builtin(ref: str) -> Path:
     if not name or not (weights / name).is_dir():
         packaged = Path(str(resources.files("unified_reward"))).glob("*/weights/*")
         known = ", ".join(sorted(f"{BUILTIN}{p.parent.parent.name}/{p.name}" for p in packaged if p.is_dir()))
-        raise UserError(field="model", value=ref, why="no such model ships with the package", fix=f"Use one of {known}.")
+        raise UserError(
+            field="model", value=ref, why="no such model ships with the package", fix=f"Use one of {known}."
+        )
     return weights / name
 
 

@@ -105,7 +105,10 @@ def test_the_media_cache_keeps_the_latest_within_its_limit(store: ObjectStore) -
 def test_leaving_without_commit_or_by_an_error_makes_no_dataset(store: ObjectStore) -> None:
     with DatasetWriter(store, "left", JudgeRecord, rows_per_shard=1) as writer:
         writer.add(record(0, writer.add_media(b"x")))
-    with contextlib.suppress(ZeroDivisionError), DatasetWriter(store, "failed", JudgeRecord, rows_per_shard=1) as writer:
+    with (
+        contextlib.suppress(ZeroDivisionError),
+        DatasetWriter(store, "failed", JudgeRecord, rows_per_shard=1) as writer,
+    ):
         writer.add(record(0, writer.add_media(b"x")))
         raise ZeroDivisionError
     for prefix in ("left", "failed"):
