@@ -85,13 +85,13 @@ def curves(series: Mapping[str, Points], *, y_label: str, x_label: str = "step",
     axis.set_ylabel(y_label)
     axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     if share:
-        axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axis.yaxis.set_major_formatter(PercentFormatter(1.0))
     style.legend(axis)
     return figure
 
 
 def histogram(groups: Mapping[str, Sequence[float]], *, x_label: str, bins: int = 24) -> Figure:
-    """Histograms of groups over common bins, as outlines that do not hide each other; a dashed line at each mean.
+    """Which share of each group falls in common bins, as outlines that do not hide each other; dashed lines at the means.
 
     The first group is drawn as chosen, the second as rejected.
     """
@@ -100,12 +100,22 @@ def histogram(groups: Mapping[str, Sequence[float]], *, x_label: str, bins: int 
     low, high = (float(everything.min()), float(everything.max())) if everything.size else (0.0, 1.0)
     edges = np.linspace(low, high if high > low else low + 1.0, bins + 1).tolist()
     for colour, (label, values) in zip(style.cycle(len(groups), style.GROUPS), groups.items(), strict=True):
-        axis.hist(values, bins=edges, histtype="stepfilled", color=colour, alpha=0.25)
-        axis.hist(values, bins=edges, histtype="step", color=colour, linewidth=1.5, label=f"{label} ({len(values)})")
+        each = np.full(len(values), 1 / max(1, len(values)))
+        axis.hist(values, bins=edges, weights=each, histtype="stepfilled", color=colour, alpha=0.25)
+        axis.hist(
+            values,
+            bins=edges,
+            weights=each,
+            histtype="step",
+            color=colour,
+            linewidth=1.5,
+            label=f"{label} ({len(values)})",
+        )
         if len(values):
             axis.axvline(float(np.mean(values)), color=colour, linewidth=1.2, linestyle=(0, (3, 2)))
     axis.set_xlabel(x_label)
-    axis.set_ylabel("count")
+    axis.set_ylabel("share of the group")
+    axis.yaxis.set_major_formatter(PercentFormatter(1.0))
     axis.grid(False, axis="x")
     style.legend(axis)
     return figure

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -113,7 +114,8 @@ def groups_section(groups: Sequence[report.Group]) -> Html:
 def verdicts_section(verdicts: Sequence[report.VerdictExample]) -> Html:
     if not verdicts:
         return NOTHING
-    first, rest = list(verdicts[:EXAMPLES_OPEN]), list(verdicts[EXAMPLES_OPEN:])
+    mixed = _taking_turns(verdicts)
+    first, rest = mixed[:EXAMPLES_OPEN], mixed[EXAMPLES_OPEN:]
     folded = tag("details", tag("summary", f"{len(rest)} more"), _verdict_table(rest)) if rest else NOTHING
     return join([
         tag("h2", "Verdicts"),
@@ -296,6 +298,16 @@ def _drawn_row(row: report.Drawn) -> Iterator[Html]:
         yield tag("div", tag("small", count), tag("div", *cells, class_="drawn"))
 
 
+def _taking_turns(verdicts: Sequence[report.VerdictExample]) -> list[report.VerdictExample]:
+    """The first of each task, then the second of each, so that what stands open shows all tasks."""
+    turns: Counter[str] = Counter()
+    placed = []
+    for verdict in verdicts:
+        placed.append((turns[verdict.task], verdict))
+        turns[verdict.task] += 1
+    return [verdict for _, verdict in sorted(placed, key=lambda pair: pair[0])]
+
+
 def _verdict_table(verdicts: Sequence[report.VerdictExample]) -> Html:
     columns = [
         Column("task"),
@@ -338,7 +350,10 @@ def _charts(charts: Sequence[report.Chart], name: str) -> Html:
 
 
 def _reasons(each: report.Preferences) -> str:
-    return ", ".join(f"{count:,} {reason}" for reason, count in sorted(each.dropped.items(), key=lambda item: -item[1]))
+    return ", ".join(
+        f"{count:,} {reason.replace('_', ' ')}"
+        for reason, count in sorted(each.dropped.items(), key=lambda item: -item[1])
+    )
 
 
 def _counted(result: Mapping[str, Any] | None) -> Html:

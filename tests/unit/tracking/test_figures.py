@@ -33,10 +33,13 @@ def test_a_short_curve_is_drawn_as_it_is() -> None:
     [{"chosen": [1.0, 2.0], "rejected": [0.5]}, {"chosen": [3.0], "rejected": []}, {"chosen": [], "rejected": []}],
     ids=["two", "one empty", "both empty"],
 )
-def test_a_histogram_counts_every_value(groups: dict[str, list[float]]) -> None:
+def test_a_histogram_shows_shares_and_says_how_many_there_are(groups: dict[str, list[float]]) -> None:
     figure = figures.histogram(groups, x_label="score")
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert labels == [f"{name} ({len(values)})" for name, values in groups.items()]
+    outlines = [patch.get_xy()[:, 1] for patch in figure.axes[0].patches]
+    tops = [outline.max() for outline in outlines[::2]]
+    assert tops == [pytest.approx(1 / len(values)) if values else 0 for values in groups.values()]
 
 
 def test_reliability_leaves_out_empty_bins() -> None:

@@ -160,3 +160,12 @@ def test_a_strip_shows_the_first_and_the_last_frame() -> None:
 
 def test_attributes_are_escaped() -> None:
     assert tag("a", "x", title='"><b>') == '<a title="&quot;&gt;&lt;b&gt;">x</a>'
+
+
+def test_the_first_verdicts_show_every_task() -> None:
+    tasks = [task for task in ("image_generation_pair", "video_generation_pair") for _ in range(20)]
+    verdicts = [VerdictExample(task, f"{task} {place}", "1", "1", True) for place, task in enumerate(tasks)]
+    page = render(ReportData(run="r", summary="s", verdicts=verdicts))
+    first, folded = page.split("<details>")
+    assert first.count("image_generation_pair ") == first.count("video_generation_pair ") == 6
+    assert folded.count("image_generation_pair ") == folded.count("video_generation_pair ") == 14
