@@ -17,10 +17,9 @@ from unified_reward.shapes import language, truth
 from unified_reward.shapes.language import Question
 from unified_reward.shapes.scenes import SHORT_FACTS, Clip, Scene, changed, clips_of, pick, scenes_of
 
-DESCRIPTION_SHARE = (
-    0.6  # of understanding cases: judged is a whole caption, else the answer to a question about one fact
-)
-EITHER_SHARE = 0.1
+# Of understanding cases: judged is a whole caption, else the answer to a question about one fact.
+DESCRIPTION_SHARE = 0.6
+EITHER_SHARE = 0.1  # of questions about one fact: it offers two values
 SHORT_SHARE = 0.5  # of image generation cases: the caption is a short one
 # How close the two things of a pair are: the fewer wrong facts of one, and how many more the other has.
 BETTER_WRONG, BETTER_WEIGHTS = (0, 1, 2), (0.55, 0.3, 0.15)
