@@ -84,6 +84,12 @@ def judge_candidates(
     return verdicts
 
 
+def _different(kept: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The pairs to show: those of prompts not shown yet come first."""
+    first = {row["prompt"]: number for number, row in reversed(list(enumerate(kept)))}
+    return sorted(kept, key=lambda row: kept.index(row) != first[row["prompt"]])
+
+
 def _query(prompt: Prompt, mode: Mode, *items: Candidate) -> Query:
     task = Task.of(prompt.modality, prompt.subject, mode)
     if prompt.subject is Subject.GENERATION:
@@ -126,6 +132,10 @@ def _publish(
     }  # fmt: skip
     context.track.metrics(flat({"pairs": metrics}))
     context.track.table(PAIRS, kept)
-    log_pairs(context.track, kept, scores, read if prompts and prompts[0].subject is Subject.GENERATION else None)
+    log_pairs(
+        context.track, _different(kept), scores, read if prompts and prompts[0].subject is Subject.GENERATION else None
+    )
     told = {"chosen": [chosen for chosen, _ in scored], "rejected": [rejected for _, rejected in scored]}
-    return StageResult(outputs=written, metrics=metrics, report={"pairs": kept[:SHOWN], "scores": scores, **told})
+    return StageResult(
+        outputs=written, metrics=metrics, report={"pairs": _different(kept)[:SHOWN], "scores": scores, **told}
+    )

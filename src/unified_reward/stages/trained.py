@@ -136,5 +136,13 @@ def summary(result: TrainResult) -> dict[str, Any]:
 
 
 def _publish(context: StageContext, name: str, directory: Path, meta: dict[str, Any]) -> ArtifactRef:
-    lineage = {"inputs": {key: ref.digest for key, ref in context.spec.inputs.items()}, **meta}
-    return upload_directory(context.store, f"{context.prefix}/{name}", directory, "model", lineage)
+    """The files as an artifact with its lineage, and as a new version in the model registry."""
+    inputs = {key: ref.digest for key, ref in context.spec.inputs.items()}
+    prefix = f"{context.prefix}/{name}"
+    reference = upload_directory(context.store, prefix, directory, "model", {"inputs": inputs, **meta})
+    # MLflow cannot read a local store by its URL, so it is given the files; any other store's it names.
+    source = directory if context.store.root is not None else f"{context.store.url.rstrip('/')}/{prefix}"
+    lineage = {f"input/{key}": digest for key, digest in inputs.items()}
+    tags = {"run": context.spec.run, "artifact": prefix, "digest": reference.digest, **lineage, **meta}
+    context.track.register_model("-".join(filter(None, (context.spec.run, context.spec.policy, name))), source, tags)
+    return reference
