@@ -62,7 +62,7 @@ class TrainLoopConfig(StageConfig):
     processes: int = unkeyed(2, ge=1, le=4096, description="FSDP ranks")
     steps: int = Field(200, ge=1, description="optimizer steps")
     global_batch: int = Field(32, ge=1, description="samples per optimizer step, over all ranks")
-    learning_rate: float = Field(3e-3, gt=0, description="peak learning rate (real models: 2.5e-6 judge, 5e-7 DPO)")
+    learning_rate: float = Field(2e-3, gt=0, description="peak learning rate (real models: 2.5e-6 judge, 5e-7 DPO)")
     optimizer: Optimizer = Field(Optimizer.MUON, description="muon (2-D hidden matrices; AdamW on the rest) or adamw")
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
     warmup_steps: int = Field(20, ge=0, description="steps of linear warm-up")
@@ -91,7 +91,7 @@ class ImportConfig(StageConfig):
     source: str = Field("shapes", description="shapes (the embedded world) or files (files of your own)")
     paths: list[str] = Field(default_factory=list, description="files: .jsonl records or .csv votes to read")
     media_root: str = Field(".", description="files: directory that media paths in .jsonl records start from")
-    train_records: int = Field(11520, ge=0, description="shapes: judge records to learn from, over all eight tasks")
+    train_records: int = Field(8320, ge=0, description="shapes: judge records to learn from, over all eight tasks")
     eval_records: int = Field(300, ge=0, description="shapes: held-out judge records for each of the eight tasks")
     prompts: int = Field(600, ge=0, description="shapes: training prompts of the VLM policy")
     eval_prompts: int = Field(400, ge=0, description="shapes: held-out prompts of the VLM policy")
@@ -105,7 +105,8 @@ class ImportConfig(StageConfig):
 class RewardTrainConfig(TrainLoopConfig):
     """Judge SFT on all tasks at once (paper, section III.A)."""
 
-    steps: int = Field(360, ge=1, description="optimizer steps")
+    steps: int = Field(260, ge=1, description="optimizer steps")
+    decay_fraction: float = Field(0.7, ge=0, le=1, description="share of the steps, at the end, that decay linearly")
     base: str = Field("builtin:shapes/vlm", description="start from builtin:NAME, a directory, or store:PREFIX")
     template: str = Field("shapes", description="template pack: shapes, default, or a path to a YAML file")
     tasks: list[str] = Field(default_factory=list, description="judge tasks to train on; empty = all in the data")
