@@ -66,8 +66,7 @@ class ImagePair:
 class DiffusionDpo:
     """The training objective: `root` is the policy's denoiser (all that is trained), `reference` a frozen copy of it.
 
-    Prompts are encoded once, here, by the frozen text encoder. The reference is a whole copy on every rank; a stage that
-    trains a model too large for that shards it with `reference_units()` as the root.
+    Prompts are encoded once, here, by the frozen text encoder. The reference is a whole copy on every rank.
     """
 
     def __init__(
