@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from unified_reward.errors import EXIT_USER_ERROR, UserError
 
 EXIT_INTERRUPTED = 130
+# click's UsageError, wherever typer has its click from
+UsageMistake: Any = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
-    name="unified-reward", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    name="unified-reward", add_completion=False, pretty_exceptions_enable=False,
     help="Train a multimodal reward model, turn it into preference data, align vision models with it.",
 )  # fmt: skip
-
-
-class Target(StrEnum):
-    LOCAL = "local"
 
 
 Home = Annotated[str, typer.Option(metavar="DIR", help="store, tracking and runs; default $UR_HOME or .unified-reward")]
@@ -36,13 +33,15 @@ AnyName = Annotated[str, typer.Argument(metavar="[NAME]", help="of one run; defa
 @app.command()
 def run(
     file: Document,
-    on: Annotated[Target, typer.Option(help="where the stages run")] = Target.LOCAL,  # noqa: ARG001  (only one yet)
+    on: Annotated[str, typer.Option(metavar="local", help="where the stages run")] = "local",
     home: Home = "",
     set_: Sets = None,
     seed: Annotated[int | None, typer.Option(help="spec.seed", show_default=False)] = None,
     as_json: Json = False,
 ) -> None:
     """Run a document to its end. Run again, it goes on where it was, or does nothing and says why."""
+    if on != "local":
+        raise UserError(field="--on", value=on, why="this version runs on this machine only", fix="Use --on local.")
     from unified_reward.cli.running import run
 
     overrides = [*(set_ or []), *([f"spec.seed={seed}"] if seed is not None else [])]
@@ -84,6 +83,14 @@ def summary(name: Name, home: Home = "", as_json: Json = False) -> None:
     from unified_reward.cli.runs import summary
 
     raise typer.Exit(summary(name, home, as_json=as_json))
+
+
+@app.command()
+def report(name: Name, home: Home = "") -> None:
+    """Where the page of a finished run is."""
+    from unified_reward.cli.runs import report
+
+    raise typer.Exit(report(name, home))
 
 
 @app.command()
@@ -154,9 +161,14 @@ def schema() -> None:
 def main() -> None:
     """The entry point. What a person can mend ends with one line and exit status 2."""
     try:
-        app()
+        sys.exit(app(sys.argv[1:] or ["--help"], prog_name="unified-reward", standalone_mode=False))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+    except UsageMistake as error:
+        asked = error.ctx.command_path if error.ctx else app.info.name
+        message = " ".join(error.format_message().split()).rstrip(".")
+        print(f"error: {message}. Help: {asked} --help", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)

@@ -17,7 +17,7 @@ from unified_reward.pipeline.status import RunStatus, read_status
 from unified_reward.stages.context import read_commit
 from unified_reward.store import open_artifact, open_store
 
-SURE = {"1": "the first is better", "2": "the second is better", "tie": "neither is better", "unparsed": "unreadable"}
+UNDECIDED = {"tie": "neither is better", "unparsed": "unreadable"}
 
 
 def judge(
@@ -59,15 +59,17 @@ def _judge_of(found: RunStatus, home: Home) -> Path:
 
 def _show(answer: dict[str, Any]) -> None:
     lines = []
+    names = [f"{place}. {item['item']}" for place, item in enumerate(answer["items"], start=1)]
     if "verdict" in answer:
-        lines.append(f"{SURE[answer['verdict']]}: {_probabilities(answer)}")
-    for place, item in enumerate(answer["items"], start=1):
+        better = {str(place): f"{name} is better" for place, name in enumerate(names, start=1)}
+        lines.append(f"{(better | UNDECIDED)[answer['verdict']]}: {_probabilities(answer)}")
+        for place, text in ((0, answer["rationale"]), (1, answer["rationale_swapped"])):
+            lines += [f"    reasons with {names[place]} shown first: {text.strip()}"] if text else []
+    for name, item in zip(names, answer["items"], strict=True):
         if item["score"] is not None:
             low, high = answer["scale"]
-            lines.append(f"{place}. {item['item']}: {item['score']:.2f} on a scale from {low:g} to {high:g}")
-    lines += [f"reasons:{text}" for text in (answer.get("rationale"), answer.get("rationale_swapped")) if text]
-    if "verdict" not in answer and answer["items"][0]["rationale"]:
-        lines.append(f"reasons:{answer['items'][0]['rationale']}")
+            lines.append(f"{name}: {item['score']:.2f} on a scale from {low:g} to {high:g}")
+            lines += [f"    reasons: {item['rationale'].strip()}"] if item["rationale"] else []
     output().print("\n".join(lines), markup=False, soft_wrap=True)
 
 

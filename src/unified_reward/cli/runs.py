@@ -1,4 +1,4 @@
-"""`status`, `logs`, `cancel`, `summary`: what a person asks about a run."""
+"""`status`, `logs`, `cancel`, `summary`, `report`: what a person asks about a run."""
 
 from __future__ import annotations
 
@@ -54,6 +54,16 @@ def summary(name: str, home: str, *, as_json: bool) -> int:
     show_summary(values, output())
     if found.report:
         output().print(f"Report: {found.report}", markup=False, soft_wrap=True)
+    return 0
+
+
+def report(name: str, home: str) -> int:
+    """Print the path of the run's page."""
+    found = read_status(Home.at(home), name)
+    if not found.report or not Path(found.report).is_file():
+        raise UserError(field="report", value=None, why=f"{name} has no page; a run writes it when all stages are done",
+                        fix=f"Go on with: {command(*found.again, home=home)}.")  # fmt: skip
+    print(found.report)
     return 0
 
 
