@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import shutil
 import sys
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -42,7 +45,7 @@ def print_json(values: Any) -> None:
 
 def command(*words: str, home: str = "") -> str:
     """A command line of ours that can be copied into a shell."""
-    return shlex.join(["unified-reward", *words, *(["--home", home] if home else [])])
+    return " ".join([_own_name(), shlex.join([*words, *(["--home", home] if home else [])])])
 
 
 def duration(seconds: float) -> str:
@@ -52,3 +55,13 @@ def duration(seconds: float) -> str:
         return f"{whole} s"
     minutes, rest = divmod(whole, 60)
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _own_name() -> str:
+    """How this person can call the program: by its name where the shell finds it, else by where it stands."""
+    if shutil.which("unified-reward"):
+        return "unified-reward"
+    program = Path(sys.argv[0])
+    if program.name != "unified-reward":  # python -m unified_reward.cli
+        return f"{shlex.quote(sys.executable)} -m unified_reward.cli"
+    return os.path.relpath(program)

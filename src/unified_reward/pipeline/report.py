@@ -30,7 +30,12 @@ from unified_reward.tracking.report import (
 
 PAGE = "report.html"
 EXAMPLES = 8
-SHOWN_CURVES = ("loss", "rewards/accuracies", "implicit_accuracy", "verdict_accuracy")
+SHOWN_CURVES = {
+    "loss": "Loss",
+    "verdict_accuracy": "Share of verdict words that are the likeliest",
+    "rewards/accuracies": "Share of pairs in which the policy gained more on the chosen than on the rejected",
+    "implicit_accuracy": "Share of pairs in which the policy gained more on the chosen than on the rejected",
+}
 
 
 def publish_report(
@@ -105,7 +110,8 @@ def _summary(policies: Sequence[str]) -> str:
 def _facts(status: RunStatus) -> dict[str, str]:
     spec = status.document["spec"]
     facts = {"finished": time.strftime("%Y-%m-%d %H:%M", time.localtime()), "seed": str(spec["seed"])}
-    return facts | {"data": spec["import_"]["source"], "store": status.store}
+    store = "embedded" if status.store.startswith("file:") else status.store
+    return facts | {"data": spec["import_"]["source"], "store": store}
 
 
 def _headline(
@@ -157,10 +163,11 @@ def _facts_of(metrics: Mapping[str, Mapping[str, Any]]) -> list[Share]:
 
 def _training_charts(training: Commit, what: str) -> Iterable[Chart]:
     series = training.report["curves"]
-    for name in SHOWN_CURVES:
+    for name, meaning in SHOWN_CURVES.items():
         if name in series:
             points = {name: [(step, value) for step, value in series[name]]}
-            yield Chart(curves(points, y_label=name, share=name != "loss"), f"{name} over the steps of {what}.")
+            label = "loss" if name == "loss" else "share"
+            yield Chart(curves(points, y_label=label, share=name != "loss"), f"{meaning}, over the steps of {what}.")
     validation = {name.removeprefix("validation/"): [(s, v) for s, v in points]
                   for name, points in series.items() if name.startswith("validation/")}  # fmt: skip
     if validation:
