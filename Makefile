@@ -7,7 +7,7 @@ export OMP_NUM_THREADS := 1
 export GOMP_SPINCOUNT := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-seeds ablation real ui test check unit integration format render lock clean
+.PHONY: help demo demo-seeds ablation ui test check unit integration format render lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
