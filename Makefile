@@ -12,7 +12,7 @@ export GOMP_SPINCOUNT := 0
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.runtime ## the whole method on the shapes world, about five minutes on two cores
+demo: $(VENV)/.runtime ## the whole method on the shapes world: a minute to install, then two and a half minutes on two cores
 	$(BIN)/unified-reward run jobs/examples/shapes.yaml
 
 demo-seeds: $(VENV)/.runtime ## the demo's policies under three seeds, with mean and spread
