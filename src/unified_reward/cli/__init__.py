@@ -167,7 +167,7 @@ def main() -> None:
         sys.exit(EXIT_USER_ERROR)
     except UsageMistake as error:
         asked = error.ctx.command_path if error.ctx else app.info.name
-        message = " ".join(error.format_message().split()).rstrip(".")
+        message = " ".join(error.format_message().split()).rstrip(".?")
         print(f"error: {message}. Help: {asked} --help", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
     except KeyboardInterrupt:

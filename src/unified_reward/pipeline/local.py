@@ -26,6 +26,7 @@ from unified_reward.config.keys import difference
 from unified_reward.errors import UserError
 from unified_reward.home import Home
 from unified_reward.launch.local import Ended, LocalJob, LocalJobs, attempt_directory, end_leftovers
+from unified_reward.models.refs import STORED, model_directory
 from unified_reward.pipeline.decide import (
     Action,
     ActionKind,
@@ -74,6 +75,7 @@ class _Executor:
         self.store: ObjectStore = open_store(spec.store or home.store_url)
         self.store.check_writable()
         self.store.require_space(NEEDED_BYTES)
+        _check_bases(document, self.store, home)
         home.tracking_directory.mkdir(parents=True, exist_ok=True)
         self.target = Target(spec.tracking.uri or embedded_uri(home.tracking_directory), spec.tracking.experiment)
         self.nodes: dict[str, Node] = build_graph(document)
@@ -312,6 +314,20 @@ class _Executor:
         finally:
             for number, handler in kept.items():
                 signal.signal(number, handler)
+
+
+def _check_bases(document: AlignmentRun, store: ObjectStore, home: Home) -> None:
+    """A base that is not there is told before anything runs, by its field. Artifacts may come while the run goes on."""
+    spec = document.spec
+    bases = {"spec.rewardTrain.base": spec.reward_train.base}
+    bases |= {f"spec.policies.{place}.base": policy.base for place, policy in enumerate(spec.policies)}
+    for field, ref in bases.items():
+        if ref.startswith(STORED):
+            continue
+        try:
+            model_directory(ref, store, home.work / "artifacts")
+        except UserError as error:
+            raise UserError(field=field, value=error.value, why=error.why, fix=error.fix) from None
 
 
 def _cores() -> int:

@@ -47,6 +47,7 @@ def test_help_and_documents_need_none_of_the_heavy_libraries() -> None:
         ),
         (["run"], "error: Missing argument 'FILE'. Help: unified-reward run --help"),
         (["frob"], "error: No such command 'frob'. Help: unified-reward --help"),
+        (["bogus"], "error: No such command 'bogus'. Did you mean 'logs'. Help: unified-reward --help"),
         (["run", SHAPES, "--sed", "1"], "error: No such option: --sed"),
         (["report", "x"], "error: run is x: there is no such run in"),
         (["summary", "x"], "error: run is x: there is no such run in"),
@@ -67,6 +68,16 @@ def test_a_mistake_is_one_line(
     assert error.startswith(message)
     assert len(error.splitlines()) == 1
     assert not (tmp_path / "home").exists()
+
+
+def test_a_base_that_is_not_there_is_told_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UR_HOME", str(tmp_path))
+    code, _, error = run(capsys, monkeypatch, "run", SHAPES, "--set", "spec.policies.1.base=builtin:shapes/no")
+    assert code == 2
+    assert error.startswith("error: spec.policies.1.base is builtin:shapes/no: no such model ships with the package.")
+    assert not (tmp_path / "runs" / "shapes" / "stages").exists()
 
 
 def test_the_schema_is_that_of_the_document(
