@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ def judge(
     say(f"Asking {model} ...")
     from unified_reward.judge.judge import Judge  # brings torch
 
+    warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, for those who program with them
     answer = ask(Judge.load(directory, asked.pixels.__getitem__, pack=template), asked) | {"judge": model}
     if as_json:
         print_json(answer)
