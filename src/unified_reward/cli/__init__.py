@@ -127,6 +127,25 @@ def judge(
     raise typer.Exit(code)
 
 
+@app.command("eval")
+def eval_(
+    benchmark: Annotated[
+        str, typer.Argument(metavar="BENCHMARK", help="genai-bench-image, -edit, -video or vl-rewardbench")
+    ],
+    verdicts: Annotated[
+        Path, typer.Option(metavar="FILE", help="the judge's answers in the benchmark's published layout")
+    ],
+    data: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="vl-rewardbench: its data.json", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Score a file of a judge's answers on a public benchmark, as published."""
+    from unified_reward.cli.evaluating import evaluate
+
+    raise typer.Exit(evaluate(benchmark, verdicts, data, as_json=as_json))
+
+
 @app.command("import")
 def import_(
     source: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="shapes, or .jsonl and .csv files")],

@@ -1,0 +1,75 @@
+"""`unified-reward eval`: a file of a judge's answers on a public benchmark, scored as published."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.table import Table
+
+from unified_reward.cli.console import output, print_json, say
+from unified_reward.evaluation.benchmarks import Report, score_verdicts
+
+
+def evaluate(benchmark: str, verdicts: Path, data: Path | None, *, as_json: bool) -> int:
+    """Score and show. Returns the exit code."""
+    report = score_verdicts(benchmark, verdicts, data)
+    if as_json:
+        print_json(report.as_json())
+        return 0
+    _show_groups(report)
+    values = _percents(report)
+    for table in published(benchmark):
+        _show_beside(verdicts.name, values, table)
+    for note in report.notes:
+        say(f"note: {note}")
+    return 0
+
+
+def published(benchmark: str) -> list[dict[str, Any]]:
+    """Published tables of a benchmark: source, columns, rows in percent."""
+    text = resources.files("unified_reward.evaluation.benchmarks").joinpath("published.yaml").read_text("utf-8")
+    tables: list[dict[str, Any]] = yaml.safe_load(text)[benchmark]["tables"]
+    return tables
+
+
+def _show_groups(report: Report) -> None:
+    table = _table(report.benchmark, "accuracy", "95 %", "n", "unparsed")
+    for name, share in {"all": report.overall, **report.groups}.items():
+        interval = "-" if share.interval is None else f"{100 * share.interval[0]:.1f} to {100 * share.interval[1]:.1f}"
+        table.add_row(name, _percent(share.accuracy), interval, f"{share.n:,}", f"{share.unparsed:,}")
+    output().print(table)
+    output().print()
+
+
+def _show_beside(name: str, values: Mapping[str, float], published_table: Mapping[str, Any]) -> None:
+    columns = published_table["columns"]
+    table = _table("beside published rows", *columns)
+    table.add_row(name, *(f"{values[column]:.2f}" if column in values else "-" for column in columns))
+    for model, row in published_table["rows"].items():
+        table.add_row(model, *(f"{value:g}" for value in row))
+    output().print(table)
+    output().print(f"source: {published_table['source']}\n", markup=False, soft_wrap=True)
+
+
+def _percents(report: Report) -> dict[str, float]:
+    """All accuracies by the names that published tables call them."""
+    shares = {"accuracy": report.overall.accuracy, **{name: share.accuracy for name, share in report.groups.items()}}
+    shares |= {name: report.metrics.get(name) for name in ("tau", "diff")}
+    shares |= {f"macro/{name}": value for name, value in report.metrics.get("macro", {}).items()}
+    return {name: 100 * value for name, value in shares.items() if value is not None}
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(first, no_wrap=True)
+    for title in others:
+        table.add_column(title, justify="right")
+    return table
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f}"
