@@ -16,7 +16,9 @@ from unified_reward.config.stages import Stage, StageConfig
 
 KEY_LENGTH = 16
 # How a stage is started, watched and shown does not change what it makes.
-NOT_CODE = ("cli", "launch", "pipeline", "tracking", "progress.py")
+NOT_CODE = (
+    "cli", "launch", "pipeline", "tracking", "progress.py", "home.py", "judge_command.py", "evaluation/benchmarks",
+)  # fmt: skip
 LIBRARIES = ("torch", "transformers", "diffusers", "numpy", "pillow", "av")
 
 
@@ -81,4 +83,4 @@ def libraries() -> dict[str, str]:
 
 
 def _counts(path: Path) -> bool:
-    return path.parts[0] not in NOT_CODE
+    return not any(path.is_relative_to(left_out) for left_out in NOT_CODE)

@@ -93,6 +93,13 @@ def test_the_process_dies_with_its_launcher(tmp_path: Path) -> None:
 
 def _wait_until_gone(pid: int) -> None:
     deadline = time.monotonic() + 30
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+    while _is_running(pid):
         assert time.monotonic() < deadline, f"process {pid} outlived its parent"
         time.sleep(0.05)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
