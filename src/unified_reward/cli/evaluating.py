@@ -48,7 +48,10 @@ def _show_groups(report: Report) -> None:
 def _show_beside(name: str, values: Mapping[str, float], published_table: Mapping[str, Any]) -> None:
     columns = published_table["columns"]
     table = _table("beside published rows", *columns)
-    table.add_row(name, *(f"{values[column]:.2f}" if column in values else "-" for column in columns))
+    protocol = published_table.get("protocol")
+    for label, prefix in ((name, ""), *([(f"{name}, their rules", f"{protocol}:")] if protocol else [])):
+        own = [values.get(prefix + column) for column in columns]
+        table.add_row(label, *("-" if value is None else f"{value:.2f}" for value in own))
     for model, row in published_table["rows"].items():
         table.add_row(model, *(f"{value:g}" for value in row))
     output().print(table)
@@ -56,10 +59,13 @@ def _show_beside(name: str, values: Mapping[str, float], published_table: Mappin
 
 
 def _percents(report: Report) -> dict[str, float]:
-    """All accuracies by the names that published tables call them."""
+    """All accuracies by the names of published columns; `official:` before those counted by the rules of that protocol."""
     shares = {"accuracy": report.overall.accuracy, **{name: share.accuracy for name, share in report.groups.items()}}
     shares |= {name: report.metrics.get(name) for name in ("tau", "diff")}
     shares |= {f"macro/{name}": value for name, value in report.metrics.get("macro", {}).items()}
+    for name, by_rule in report.metrics.get("as_published", {}).items():
+        shares |= {f"{name}:{name}/{group}": value for group, value in by_rule.items() if group != "left_out"}
+        shares |= {f"{name}:accuracy": by_rule["overall"], f"{name}:macro/{name}": by_rule["macro"]}
     return {name: 100 * value for name, value in shares.items() if value is not None}
 
 
