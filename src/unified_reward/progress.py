@@ -17,7 +17,7 @@ MIN_INTERVAL_S = 0.5
 
 @dataclass(frozen=True)
 class Progress:
-    """done and total count `unit`s; started and updated are seconds since the epoch."""
+    """done and total count `unit`s; first were done when it was started. started, updated: seconds since the epoch."""
 
     done: int
     total: int
@@ -25,18 +25,21 @@ class Progress:
     note: str
     started: float
     updated: float
+    first: int = 0
 
     def eta_seconds(self, now: float) -> float | None:
-        """Seconds left at the mean speed so far; None before the first unit is done."""
-        if self.done <= 0 or self.total <= 0:
+        """Seconds left at the mean speed since the first report; None before anything was done after it."""
+        if self.done <= self.first or self.total <= 0:
             return None
-        return max(0.0, (self.updated - self.started) / self.done * (self.total - self.done) - (now - self.updated))
+        pace = (self.updated - self.started) / (self.done - self.first)
+        return max(0.0, pace * (self.total - self.done) - (now - self.updated))
 
 
 class _Reporter:
     def __init__(self) -> None:
         self.key = ("", -1)
         self.started = self.last = 0.0
+        self.first = 0
 
     def report(self, done: int, total: int, unit: str, note: str) -> None:
         path = os.environ.get(ENVIRONMENT)
@@ -44,11 +47,11 @@ class _Reporter:
             return
         now = time.time()
         if self.key != (unit, total):
-            self.key, self.started, self.last = (unit, total), now, 0.0
+            self.key, self.started, self.last, self.first = (unit, total), now, 0.0, done
         if now - self.last < MIN_INTERVAL_S and done < total:
             return
         self.last = now
-        write(Path(path), Progress(done, total, unit, note, self.started, now))
+        write(Path(path), Progress(done, total, unit, note, self.started, now, self.first))
 
 
 _REPORTER = _Reporter()
