@@ -30,6 +30,7 @@ from unified_reward.tracking.report import (
 
 PAGE = "report.html"
 EXAMPLES = 8
+CHANCE = 0.5  # of a right verdict, for one who guesses
 SHOWN_CURVES = {
     "loss": "Loss",
     "verdict_accuracy": "Share of verdict words that are the likeliest",
@@ -61,7 +62,7 @@ def report_data(status: RunStatus, commits: Mapping[str, Commit], store: ObjectS
     metrics: dict[str, dict[str, Any]] = {task: judge.metrics[task] for task in tasks}
     return ReportData(
         run=status.name,
-        summary=_summary(policies),
+        summary=" ".join(filter(None, (_summary(policies), _guessing(metrics)))),
         facts=_facts(status),
         headline=_headline(metrics, commits, policies),
         judge=metrics,
@@ -107,6 +108,15 @@ def _summary(policies: Sequence[str]) -> str:
     )
 
 
+def _guessing(metrics: Mapping[str, Mapping[str, Any]]) -> str:
+    """Names the pair tasks whose interval contains guessing; "" when there are none."""
+    bounds = {task: _interval(values) for task, values in metrics.items()}
+    tasks = [task.replace("_", " ") for task, found in bounds.items() if found and found[0] <= CHANCE <= found[1]]
+    if not tasks:
+        return ""
+    return f"What it says of {', '.join(tasks)} cannot be told from noise: the 95 % interval contains guessing."
+
+
 def _facts(status: RunStatus) -> dict[str, str]:
     spec = status.document["spec"]
     facts = {"finished": time.strftime("%Y-%m-%d %H:%M", time.localtime()), "seed": str(spec["seed"])}
@@ -141,12 +151,12 @@ def _judge_charts(metrics: Mapping[str, Mapping[str, Any]], training: Commit) ->
         if values.get("accuracy") is not None
     ]
     if shares:
-        figure = share_bars(shares, other_label="one order", value_label="both orders averaged", chance=0.5)
-        yield Chart(figure, "Accuracy on held-out pairs. Asking in both orders and averaging costs twice, and pays.")
+        figure = share_bars(shares, other_label="one order", value_label="both orders averaged", chance=CHANCE)
+        yield Chart(figure, "Accuracy on held-out pairs. Asking in both orders and averaging costs twice.")
     facts = _facts_of(metrics)
     if facts:
         yield Chart(
-            share_bars(facts, chance=0.5), "Accuracy by the fact that tells the two apart, over all pair tasks."
+            share_bars(facts, chance=CHANCE), "Accuracy by the fact that tells the two apart, over all pair tasks."
         )
     yield from _training_charts(training, "the judge's training")
 
