@@ -6,7 +6,7 @@ import os
 import socket
 from typing import NoReturn
 
-from unified_reward.cli.console import say
+from unified_reward.cli.console import command, say
 from unified_reward.errors import UserError
 from unified_reward.home import Home
 from unified_reward.pipeline.status import RunStatus, read_status
@@ -27,7 +27,7 @@ def ui(name: str, home: str, port: int) -> int:
         return 0
     if not found and not place.tracking_directory.exists():
         raise UserError(field="--home", value=place.root, why="no run has been tracked there",
-                        fix="Start one: unified-reward run jobs/examples/shapes.yaml.")  # fmt: skip
+                        fix=f"Start one: {command('run', 'jobs/examples/shapes.yaml', home=home)}.")  # fmt: skip
     chosen = check_port(port) if port else free_port()
     say("Reading the runs ...")
     experiment = prepare(target)

@@ -29,7 +29,7 @@ POLL_SECONDS = 0.3
 def status(name: str, home: str, *, as_json: bool) -> int:
     place = Home.at(home)
     if not name:
-        return _all_runs(place, as_json=as_json)
+        return _all_runs(place, home, as_json=as_json)
     found = read_status(place, name)
     driver = driver_of(place.run(name))
     state = _state(found, driver)
@@ -99,7 +99,7 @@ def logs(name: str, stage: str, home: str, *, follow: bool) -> int:
     return 0
 
 
-def _all_runs(place: Home, *, as_json: bool) -> int:
+def _all_runs(place: Home, home: str, *, as_json: bool) -> int:
     names = sorted(path.parent.name for path in (place.root / "runs").glob(f"*/{FILE}"))
     states = {name: _state(read_status(place, name), driver_of(place.run(name))) for name in names}
     if as_json:
@@ -108,7 +108,7 @@ def _all_runs(place: Home, *, as_json: bool) -> int:
         for name, state in states.items():
             output().print(f"{name}: {state}", markup=False)
     else:
-        say(f"No runs in {place.root}. Start one: unified-reward run jobs/examples/shapes.yaml")
+        say(f"No runs in {place.root}. Start one: {command('run', 'jobs/examples/shapes.yaml', home=home)}")
     return 0
 
 

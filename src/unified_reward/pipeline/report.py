@@ -259,7 +259,8 @@ def _notes(status: RunStatus, commits: Mapping[str, Commit]) -> list[str]:
         return [
             "A small judge after a few steps on a few records says nothing about quality; what this run shows is that the "
             "files were read, sampled, patched and counted rightly.",
-            f"Rows: {card.get('counts')}. Rejects: {card.get('rejects') or 'none'}. Media as decoded: {card.get('media')}.",
+            f"Rows: {_listed(card.get('counts'))}. Rejects: {_listed(card.get('rejects'))}. "
+            f"Media as decoded: {_listed(card.get('media'))}.",
         ]
     return [
         "The world is small and its truth is exact: a judge that is right here need not be right about photographs.",
@@ -267,6 +268,12 @@ def _notes(status: RunStatus, commits: Mapping[str, Commit]) -> list[str]:
         "The base weights ship with the package; python -m unified_reward.shapes.pretrain and "
         "python -m unified_reward.shapes.image_policy make them again.",
     ]
+
+
+def _listed(values: Mapping[str, Any] | Sequence[Any] | None) -> str:
+    if isinstance(values, Mapping):
+        return ", ".join(f"{name} {value}" for name, value in values.items()) or "none"
+    return ", ".join(map(str, values or ())) or "none"
 
 
 def _headline_metrics(data: ReportData) -> dict[str, float]:
