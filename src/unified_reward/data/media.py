@@ -133,4 +133,6 @@ def _pixels(image: Image.Image, limits: MediaLimits) -> Pixels:
 
 
 def _brief(error: BaseException) -> str:
+    if isinstance(error, UnidentifiedImageError):  # its text holds an address in memory: no two rejects would be alike
+        return "not of a known format"
     return " ".join(str(error).split())[:120] or type(error).__name__

@@ -73,7 +73,7 @@ def test_transparent_parts_are_white() -> None:
     ("data", "reason"),
     [
         (b"", "empty"),
-        (b"not a picture at all", "cannot be read"),
+        (b"not a picture at all", r"cannot be read \(not of a known format\)"),
         (encoded(PICTURE, "PNG")[:60], "cannot be read"),
         (video(12)[:300], "cannot be decoded|no frames|frames asked for"),
         (b"\x00\x00\x00\x18ftypmp42" + b"\x00" * 64, "cannot be decoded|no video"),
