@@ -22,6 +22,7 @@ from unified_reward.data.splits import held_out
 from unified_reward.errors import UserError
 from unified_reward.records import Choice, JudgeRecord, Mode, Subject, Task
 
+MEND = "Mend it, set import.mediaRoot to where media lie, or import.allowMissing to count it as a reject."
 VOTE_ASPECTS = {"VQ": "visual quality", "MQ": "motion quality", "TA": "text alignment", "Overall": "overall quality"}
 VOTES = {"A": Choice.FIRST, "B": Choice.SECOND, "same": Choice.TIE}
 
@@ -74,7 +75,7 @@ def read_files(config: ImportConfig, seed: int = 0) -> Found:
         except MediaError as error:
             if not config.allow_missing:
                 raise UserError(field=row.where, value=", ".join(row.record.media), why=str(error),
-                                fix="Mend the file, or set import.allowMissing to count it as a reject.") from error  # fmt: skip
+                                fix=MEND) from error  # fmt: skip
             rejects.append(Reject(row.where, str(error)))
     if not rows:
         raise UserError(field="import.paths", value=", ".join(config.paths), why="no record could be read",
@@ -175,7 +176,8 @@ class _MediaFiles:
             try:
                 data = (self.root / name).read_bytes()
             except OSError as error:
-                raise MediaError(f"{name} cannot be read ({error.strerror})") from error
+                looked = (self.root / name).absolute()
+                raise MediaError(f"{looked} cannot be read ({error.strerror})") from error
             self.shapes[Path(name).name] = "x".join(map(str, decode(data, self.limits).shape))
             self.read[name] = data
         return self.read[name]

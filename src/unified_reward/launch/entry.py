@@ -27,6 +27,7 @@ PID_FILE = "UR_PID_FILE"
 GRACE_SECONDS = 30.0  # a checkpoint fits in; Kubernetes' default grace period
 PR_SET_PDEATHSIG = 1
 POLL_SECONDS = 0.1
+PEER_SECONDS = 3.0  # for the peers of a failed rank to fail of the same cause and say so themselves
 
 
 def main() -> int:
@@ -57,12 +58,13 @@ class _Ranks:
             signal.signal(number, self._stop)
         environments = _environments(self.count)
         self.processes = [subprocess.Popen(self.command, env=e, preexec_fn=_die_with_parent) for e in environments]
-        first_failure = 0
+        first_failure, failed_at = 0, 0.0
         while None in [p.poll() for p in self.processes]:  # all are asked: a rank may fail while the first goes on
             failed = next((p.returncode for p in self.processes if p.returncode not in (None, 0)), 0)
             if failed and not first_failure:
-                first_failure = failed
-                self._end(signal.SIGTERM)  # its peers would wait for it in a collective
+                first_failure, failed_at = failed, time.monotonic()
+            if first_failure and not self.stopping and time.monotonic() - failed_at > PEER_SECONDS:
+                self._end(signal.SIGTERM)  # the peers wait for it in a collective
             if self.stopping and time.monotonic() - self.stopping > GRACE_SECONDS:
                 self._end(signal.SIGKILL)
             time.sleep(POLL_SECONDS)
