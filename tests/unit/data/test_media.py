@@ -69,6 +69,26 @@ def test_transparent_parts_are_white() -> None:
     assert decode(buffer.getvalue()).min() == 255
 
 
+def container_without_frames() -> bytes:
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="matroska") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        container.start_encoding()
+    return buffer.getvalue()
+
+
+def container_without_video() -> bytes:
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=8000)
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), dtype=np.float32), format="fltp", layout="mono")
+        silence.sample_rate = 8000
+        for packet in [*stream.encode(silence), *stream.encode()]:
+            container.mux(packet)
+    return buffer.getvalue()
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
@@ -77,8 +97,10 @@ def test_transparent_parts_are_white() -> None:
         (encoded(PICTURE, "PNG")[:60], "cannot be read"),
         (video(12)[:300], "cannot be decoded|no frames|frames asked for"),
         (b"\x00\x00\x00\x18ftypmp42" + b"\x00" * 64, "cannot be decoded|no video"),
+        (container_without_frames(), "cannot be decoded|no frames"),
+        (container_without_video(), "no video stream"),
     ],
-    ids=["empty", "text", "cut picture", "cut video", "empty container"],
+    ids=["empty", "text", "cut picture", "cut video", "empty container", "no frames", "sound only"],
 )
 def test_what_cannot_be_decoded_is_an_error_with_a_reason(data: bytes, reason: str) -> None:
     with pytest.raises(MediaError, match=reason):
