@@ -3,7 +3,9 @@
 The CLI, the TorchX components, the custom resource and the docs are made from these models.
 """
 
+from unified_reward.config.cluster import ClusterDefaults, ClusterSpec
 from unified_reward.config.load import load_document, parse_document, validate
+from unified_reward.config.placement import Placement, placement, read_defaults
 from unified_reward.config.run import AlignmentRun, PolicyKind, PolicySpec, RunSpec, TrackingSpec
 from unified_reward.config.spec import ArtifactRef, StageSpec
 from unified_reward.config.stages import (
@@ -24,9 +26,12 @@ __all__ = [
     "STAGE_CONFIGS",
     "AlignmentRun",
     "ArtifactRef",
+    "ClusterDefaults",
+    "ClusterSpec",
     "DpoTrainConfig",
     "GenerateConfig",
     "ImportConfig",
+    "Placement",
     "PolicyEvalConfig",
     "PolicyKind",
     "PolicySpec",
@@ -41,5 +46,7 @@ __all__ = [
     "TrainLoopConfig",
     "load_document",
     "parse_document",
+    "placement",
+    "read_defaults",
     "validate",
 ]

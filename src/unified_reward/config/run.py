@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
+from unified_reward.config.cluster import ClusterSpec
 from unified_reward.config.model import Model, fault
 from unified_reward.config.stages import (
     DpoTrainConfig,
@@ -59,7 +60,15 @@ class PolicySpec(Model):
 
 
 class RunSpec(Model):
+    """The seven stages of the method, what they work on, and, on a cluster, where and whether they run."""
+
     seed: int = Field(0, ge=0, description="seed of everything that is drawn")
+    suspend: bool = Field(False, description="cluster: stop what runs, with a checkpoint; false goes on from there")
+    cancel: bool = Field(False, description="cluster: end the run for good")
+    ttl_seconds_after_finished: int = Field(
+        0, ge=0, description="cluster: seconds after its end at which this resource goes, data stays; 0 = never"
+    )
+    cluster: ClusterSpec = Field(default_factory=ClusterSpec)
     store: str = Field("", description="file:///DIR or s3://BUCKET/PREFIX; empty = the embedded directory")
     tracking: TrackingSpec = Field(default_factory=TrackingSpec)
     import_: ImportConfig = Field(default_factory=ImportConfig, alias="import")

@@ -13,6 +13,8 @@ from pydantic import Field, model_validator
 
 from unified_reward.config.model import Model, fault, unkeyed
 
+QUANTITY = r"^$|^[1-9][0-9]*(Mi|Gi|Ti)$"
+
 
 class Stage(StrEnum):
     """The seven stages, in the order data flows."""
@@ -53,7 +55,34 @@ class PairWay(StrEnum):
 
 
 class StageConfig(Model):
-    processes: int = unkeyed(1, ge=1, le=4096, description="processes of this stage (ranks of a training stage)")
+    """What a stage takes of the machines it runs on. On one machine only `processes` counts."""
+
+    processes: int = unkeyed(1, ge=1, le=4096, description="processes of this stage over all nodes (ranks)")
+    nodes: int = unkeyed(1, ge=1, le=512, description="cluster: pods that share the processes evenly")
+    min_nodes: int = unkeyed(
+        0, ge=0, le=512, description="cluster: elastic, goes on with this many pods; 0 = not elastic"
+    )
+    cpu: int = unkeyed(0, ge=0, le=1024, description="cluster: cores of a pod; 0 = one for each of its processes")
+    gpu: int = unkeyed(0, ge=0, le=64, description="cluster: GPUs of a pod")
+    memory: str = unkeyed(
+        "",
+        pattern=QUANTITY,
+        max_length=16,
+        description="cluster: memory of a pod (64Gi); empty = 2Gi for each of its processes",
+    )
+
+    @model_validator(mode="after")
+    def _check_nodes(self) -> Self:
+        if self.processes % self.nodes:
+            why = f"{self.nodes} nodes cannot share {self.processes} processes evenly"
+            raise fault("processes", self.processes, why, f"Use a multiple of {self.nodes}, or change nodes.")
+        if self.min_nodes > self.nodes:
+            raise fault("min_nodes", self.min_nodes, f"it is above nodes ({self.nodes})", "Use at most that.")
+        return self
+
+    @property
+    def processes_per_node(self) -> int:
+        return self.processes // self.nodes
 
 
 class TrainLoopConfig(StageConfig):
@@ -80,6 +109,13 @@ class TrainLoopConfig(StageConfig):
             ways = f"{low} or {low + self.processes}" if low else f"{self.processes}"
             why = f"{self.processes} processes cannot share it evenly"
             raise fault("global_batch", self.global_batch, why, f"Use {ways}, or change processes.")
+        for nodes in range(self.min_nodes or self.nodes, self.nodes):
+            world = nodes * self.processes_per_node
+            if self.global_batch % world:
+                why = f"{world} processes, which minNodes allows, cannot share it evenly"
+                raise fault(
+                    "global_batch", self.global_batch, why, "Use a multiple of every size from minNodes up to nodes."
+                )
         if self.select is Selection.BEST and not self.validate_every:
             raise fault("select", "best", "validateEvery is 0, so there is nothing to choose by", "Set validateEvery.")
         return self

@@ -16,6 +16,11 @@ def import_data(
     seed: int = 0,
     spec: str = "",
     processes: int = 1,
+    nodes: int = 1,
+    min_nodes: int = 0,
+    cpu: int = 0,
+    gpu: int = 0,
+    memory: str = "",
     source: str = "shapes",
     paths: str = "",
     media_root: str = ".",
@@ -37,7 +42,12 @@ def import_data(
         store: store URL, file:///DIR or s3://BUCKET/PREFIX; empty = the embedded directory
         seed: seed of everything that is drawn
         spec: file with a whole StageSpec as JSON; all other arguments are then not used
-        processes: processes of this stage (ranks of a training stage)
+        processes: processes of this stage over all nodes (ranks)
+        nodes: cluster: pods that share the processes evenly
+        min_nodes: cluster: elastic, goes on with this many pods; 0 = not elastic
+        cpu: cluster: cores of a pod; 0 = one for each of its processes
+        gpu: cluster: GPUs of a pod
+        memory: cluster: memory of a pod (64Gi); empty = 2Gi for each of its processes
         source: shapes (the embedded world) or files (files of your own)
         paths: files: .jsonl records or .csv votes to read (comma-separated)
         media_root: files: directory that media paths in .jsonl records start from
@@ -62,6 +72,11 @@ def reward_train(
     spec: str = "",
     input_judge_records: str = "",
     processes: int = 2,
+    nodes: int = 1,
+    min_nodes: int = 0,
+    cpu: int = 0,
+    gpu: int = 0,
+    memory: str = "",
     steps: int = 260,
     global_batch: int = 32,
     learning_rate: float = 0.002,
@@ -88,6 +103,11 @@ def reward_train(
         spec: file with a whole StageSpec as JSON; all other arguments are then not used
         input_judge_records: prefix of the artifact to read; empty = see run
         processes: FSDP ranks
+        nodes: cluster: pods that share the processes evenly
+        min_nodes: cluster: elastic, goes on with this many pods; 0 = not elastic
+        cpu: cluster: cores of a pod; 0 = one for each of its processes
+        gpu: cluster: GPUs of a pod
+        memory: cluster: memory of a pod (64Gi); empty = 2Gi for each of its processes
         steps: optimizer steps
         global_batch: samples per optimizer step, over all ranks
         learning_rate: peak learning rate (real models: 2.5e-6 judge, 5e-7 DPO)
@@ -116,6 +136,11 @@ def reward_eval(
     input_judge_records: str = "",
     input_judge: str = "",
     processes: int = 1,
+    nodes: int = 1,
+    min_nodes: int = 0,
+    cpu: int = 0,
+    gpu: int = 0,
+    memory: str = "",
     records: int = 0,
     batch: int = 128,
 ) -> AppDef:
@@ -129,7 +154,12 @@ def reward_eval(
         spec: file with a whole StageSpec as JSON; all other arguments are then not used
         input_judge_records: prefix of the artifact to read; empty = see run
         input_judge: prefix of the artifact to read; empty = see run
-        processes: processes of this stage (ranks of a training stage)
+        processes: processes of this stage over all nodes (ranks)
+        nodes: cluster: pods that share the processes evenly
+        min_nodes: cluster: elastic, goes on with this many pods; 0 = not elastic
+        cpu: cluster: cores of a pod; 0 = one for each of its processes
+        gpu: cluster: GPUs of a pod
+        memory: cluster: memory of a pod (64Gi); empty = 2Gi for each of its processes
         records: records per task; 0 = all held-out ones
         batch: queries judged at once
     """
@@ -148,6 +178,11 @@ def generate(
     input_prompts_vlm: str = "",
     input_prompts_diffusion: str = "",
     processes: int = 1,
+    nodes: int = 1,
+    min_nodes: int = 0,
+    cpu: int = 0,
+    gpu: int = 0,
+    memory: str = "",
     candidates: int = 10,
     temperature: float = 1.0,
     max_new_tokens: int = 24,
@@ -169,7 +204,12 @@ def generate(
         policy_base: builtin:NAME, a directory or store:PREFIX; empty = that of the shapes world's policy
         input_prompts_vlm: prefix of the artifact to read; empty = see run
         input_prompts_diffusion: prefix of the artifact to read; empty = see run
-        processes: processes of this stage (ranks of a training stage)
+        processes: processes of this stage over all nodes (ranks)
+        nodes: cluster: pods that share the processes evenly
+        min_nodes: cluster: elastic, goes on with this many pods; 0 = not elastic
+        cpu: cluster: cores of a pod; 0 = one for each of its processes
+        gpu: cluster: GPUs of a pod
+        memory: cluster: memory of a pod (64Gi); empty = 2Gi for each of its processes
         candidates: candidates per prompt (N, even)
         temperature: VLM: sampling temperature (paper: 0.7)
         max_new_tokens: VLM: longest answer in tokens
@@ -195,6 +235,11 @@ def score(
     input_judge: str = "",
     input_prompts_diffusion: str = "",
     processes: int = 1,
+    nodes: int = 1,
+    min_nodes: int = 0,
+    cpu: int = 0,
+    gpu: int = 0,
+    memory: str = "",
     way: str = "pair_point",
     min_margin: float = 0.0,
     max_inconsistency: float = 1.0,
@@ -217,7 +262,12 @@ def score(
         input_candidates: prefix of the artifact to read; empty = see run
         input_judge: prefix of the artifact to read; empty = see run
         input_prompts_diffusion: prefix of the artifact to read; empty = see run
-        processes: processes of this stage (ranks of a training stage)
+        processes: processes of this stage over all nodes (ranks)
+        nodes: cluster: pods that share the processes evenly
+        min_nodes: cluster: elastic, goes on with this many pods; 0 = not elastic
+        cpu: cluster: cores of a pod; 0 = one for each of its processes
+        gpu: cluster: GPUs of a pod
+        memory: cluster: memory of a pod (64Gi); empty = 2Gi for each of its processes
         way: pair_point (paper), pair_only, point_only or random
         min_margin: keep a pair when chosen score - rejected score exceeds this
         max_inconsistency: ignore verdicts whose two orders differ by more
@@ -242,6 +292,11 @@ def dpo_train(
     input_pairs: str = "",
     input_prompts_diffusion: str = "",
     processes: int = 2,
+    nodes: int = 1,
+    min_nodes: int = 0,
+    cpu: int = 0,
+    gpu: int = 0,
+    memory: str = "",
     steps: int = 200,
     global_batch: int = 32,
     learning_rate: float = 0.002,
@@ -279,6 +334,11 @@ def dpo_train(
         input_pairs: prefix of the artifact to read; empty = see run
         input_prompts_diffusion: prefix of the artifact to read; empty = see run
         processes: FSDP ranks
+        nodes: cluster: pods that share the processes evenly
+        min_nodes: cluster: elastic, goes on with this many pods; 0 = not elastic
+        cpu: cluster: cores of a pod; 0 = one for each of its processes
+        gpu: cluster: GPUs of a pod
+        memory: cluster: memory of a pod (64Gi); empty = 2Gi for each of its processes
         steps: optimizer steps
         global_batch: samples per optimizer step, over all ranks
         learning_rate: peak learning rate (real models: 2.5e-6 judge, 5e-7 DPO)
@@ -316,6 +376,11 @@ def policy_eval(
     input_policy: str = "",
     input_prompts_diffusion: str = "",
     processes: int = 1,
+    nodes: int = 1,
+    min_nodes: int = 0,
+    cpu: int = 0,
+    gpu: int = 0,
+    memory: str = "",
     max_new_tokens: int = 24,
     sampler_steps: int = 12,
     guidance: float = 1.0,
@@ -336,7 +401,12 @@ def policy_eval(
         input_prompts_vlm: prefix of the artifact to read; empty = see run
         input_policy: prefix of the artifact to read; empty = see run
         input_prompts_diffusion: prefix of the artifact to read; empty = see run
-        processes: processes of this stage (ranks of a training stage)
+        processes: processes of this stage over all nodes (ranks)
+        nodes: cluster: pods that share the processes evenly
+        min_nodes: cluster: elastic, goes on with this many pods; 0 = not elastic
+        cpu: cluster: cores of a pod; 0 = one for each of its processes
+        gpu: cluster: GPUs of a pod
+        memory: cluster: memory of a pod (64Gi); empty = 2Gi for each of its processes
         max_new_tokens: VLM: longest answer in tokens (greedy)
         sampler_steps: diffusion: denoising steps
         guidance: diffusion: classifier-free guidance; 1 = off
