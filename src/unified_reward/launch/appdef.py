@@ -29,7 +29,7 @@ ENVIRONMENT = {
     "PYTHONUNBUFFERED": "1",
 }
 MEMORY_MB = 2048  # of one process of the embedded models; a cluster's document says its own
-PROCESSES = "unified_reward/processes"
+PROCESSES = "unified_reward/processes"  # on each node
 RUN_FIELDS = ("run", "home", "store", "seed")
 POLICY_FIELDS = ("policy", "policy_kind", "policy_base")
 # The policies of jobs/examples/shapes.yaml, so that a stage of one of them needs no more than its name.
@@ -48,7 +48,7 @@ def component_app(stage_name: str, values: Mapping[str, Any], inputs: Sequence[s
     stage = Stage(stage_name)
     try:
         if values["spec"]:
-            return _app(stage, ["--spec", values["spec"]], _processes_of(stage, values["spec"]))
+            return _app(stage, ["--spec", values["spec"]], _alone(_config_in(stage, values["spec"])))
         fields = STAGE_CONFIGS[stage].model_fields
         given = {
             name: _listed(values[name]) if _is_list(info.annotation) else values[name] for name, info in fields.items()
@@ -63,7 +63,7 @@ def component_app(stage_name: str, values: Mapping[str, Any], inputs: Sequence[s
 
 
 def node_app(node: Node, run: str) -> AppDef:
-    """A stage of a document, as one would start it by hand."""
+    """A stage of a document, as one would start it by hand; store and tracking come from the environment."""
     options: dict[str, Any] = {"run": run, "seed": node.seed}
     if node.policy is not None:
         options |= {"policy": node.policy.name, "policy_kind": node.policy.kind.value, "policy_base": node.policy.base}
@@ -76,22 +76,37 @@ def _by_hand(stage: Stage, config: StageConfig, options: Mapping[str, Any], inpu
         arguments += ["--" + name.replace("_", "-"), str(value)] if value != "" else []
     for name, prefix in inputs.items():
         arguments += ["--input", f"{name}={prefix}"] if prefix else []
-    return _app(stage, arguments, config.processes)
+    return _app(stage, arguments, config)
 
 
-def _app(stage: Stage, arguments: Sequence[str], processes: int) -> AppDef:
-    command = ["-m", "unified_reward.launch.entry", "--processes", str(processes), "--",
+def _app(stage: Stage, arguments: Sequence[str], config: StageConfig) -> AppDef:
+    processes = config.processes_per_node
+    nodes = ["--nodes", str(config.nodes)] if config.nodes > 1 or config.min_nodes else []
+    elastic = ["--elastic"] if config.min_nodes else []
+    command = ["-m", "unified_reward.launch.entry", "--processes", str(processes), *nodes, *elastic, "--",
                "-m", "unified_reward.stages", *arguments]  # fmt: skip
     role = Role(
         name=stage.value, image="", entrypoint=sys.executable,
         args=[word.replace("$", "$$") for word in command],  # TorchX substitutes macros in arguments
-        env=dict(ENVIRONMENT), resource=Resource(cpu=processes, gpu=0, memMB=MEMORY_MB * processes),
+        env=dict(ENVIRONMENT), num_replicas=config.nodes, min_replicas=config.min_nodes or None,
+        resource=Resource(cpu=config.cpu or processes, gpu=config.gpu, memMB=_memory_mb(config)),
         metadata={PROCESSES: str(processes)},
     )  # fmt: skip
     return AppDef(name=f"ur-{stage.value}", roles=[role])
 
 
-def _processes_of(stage: Stage, file: str) -> int:
+def _memory_mb(config: StageConfig) -> int:
+    if not config.memory:
+        return MEMORY_MB * config.processes_per_node
+    return int(config.memory[:-2]) * {"Mi": 1, "Gi": 1024, "Ti": 1024 * 1024}[config.memory[-2:]]
+
+
+def _alone(config: StageConfig) -> StageConfig:
+    """The config with all its processes on this machine: a StageSpec is run by a launcher that has no other."""
+    return config.model_copy(update={"nodes": 1, "min_nodes": 0})
+
+
+def _config_in(stage: Stage, file: str) -> StageConfig:
     try:
         values = json.loads(Path(file).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -101,7 +116,7 @@ def _processes_of(stage: Stage, file: str) -> int:
     if spec.stage is not stage:
         fix = f"Use ur.{component_name(spec.stage)}."
         raise UserError(field="spec.stage", value=spec.stage, why=f"this component runs {stage}", fix=fix)
-    return validate(STAGE_CONFIGS[stage], spec.config, "spec.config").processes
+    return validate(STAGE_CONFIGS[stage], spec.config, "spec.config")
 
 
 def component_name(stage: Stage) -> str:

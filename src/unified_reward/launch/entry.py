@@ -1,96 +1,226 @@
-"""The process above the ranks of a stage: starts them, passes signals on, and ends with the true cause.
+"""The process above the ranks of a node: starts them, passes signals on, and ends with the true cause.
 
     python -m unified_reward.launch.entry --processes 2 -- -m unified_reward.stages --spec FILE
 
 torchrun answers every failure with 1; here a rank that was killed by signal n gives 128 + n, SIGTERM gives 143, and the
 first rank's own code is kept. The ranks die with this process, and this process dies with its launcher, kill -9 included.
-Its process id goes to $UR_PID_FILE; exit code and CPU seconds go to $UR_EXIT_FILE.
+Its process id goes to $UR_PID_FILE; exit code and CPU seconds go to $UR_EXIT_FILE. In a pod (UR_JOB is set) it is process 1:
+it also unpacks the workspace, shows progress, keeps the output in the store and leaves a termination message.
 """
 
 from __future__ import annotations
 
 import argparse
+import collections
+import contextlib
 import ctypes
 import json
 import os
 import resource
 import signal
-import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import FrameType
 
+from unified_reward import progress
+from unified_reward.errors import EXIT_USER_ERROR, UserError
+from unified_reward.launch.ending import ERROR_FILE, RESULT_FILE, make_ending, write_ending
+from unified_reward.launch.log_archive import LogArchive
+from unified_reward.launch.rendezvous import elastic_command, environments
+
 EXIT_FILE = "UR_EXIT_FILE"
 PID_FILE = "UR_PID_FILE"
+GRACE = "UR_GRACE_SECONDS"
 GRACE_SECONDS = 30.0  # a checkpoint fits in; Kubernetes' default grace period
 PR_SET_PDEATHSIG = 1
 POLL_SECONDS = 0.1
 PEER_SECONDS = 3.0  # for the peers of a failed rank to fail of the same cause and say so themselves
+PROGRESS_SECONDS = 10.0
+TAIL_LINES = 60
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="unified_reward.launch.entry", description="Run a stage's ranks.")
-    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--processes", type=int, default=1, help="ranks on this node")
+    parser.add_argument("--nodes", type=int, default=1, help="nodes of this job")
+    parser.add_argument("--elastic", action="store_true", help="nodes may come and go (torchrun's rendezvous)")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="-- then the arguments of the Python interpreter")
     arguments = parser.parse_args()
-    command = [sys.executable, *(arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command)]
     launcher = os.getppid()
     _die_with_parent(signal.SIGTERM)
     if os.getppid() != launcher:  # it died before the request took hold
         return 128 + signal.SIGTERM
+    started = time.time()
     _write(PID_FILE, {"pid": os.getpid(), "created": _created()})
-    code = _Ranks(command, arguments.processes).run()
+    in_pod = bool(os.environ.get("UR_JOB"))
+    if in_pod:
+        _prepare_pod()
+    words = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
+    ranks = _Ranks(words, piped=in_pod)
+    try:
+        if in_pod:
+            _apply_workspace()
+        if arguments.elastic:
+            ranks.start_elastic(arguments.processes)
+        else:
+            ranks.start(environments(arguments.processes, arguments.nodes))
+        code = ranks.wait()
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        code = EXIT_USER_ERROR if isinstance(error, UserError) else 1
+        ranks.tails[-1].append(str(error))
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    _write(EXIT_FILE, {"code": code, "cpu_seconds": usage.ru_utime + usage.ru_stime})
+    cpu_seconds = usage.ru_utime + usage.ru_stime
+    _write(EXIT_FILE, {"code": code, "cpu_seconds": cpu_seconds})
+    ending = make_ending(
+        code, rank=ranks.first_failed, tail="\n".join(ranks.tails[ranks.first_failed]), started=started,
+        cpu_seconds=cpu_seconds, peak_rss_bytes=usage.ru_maxrss * 1024,
+    )  # fmt: skip
+    ranks.close()
+    write_ending(ending)
     return code
 
 
 class _Ranks:
-    def __init__(self, command: list[str], count: int) -> None:
-        self.command, self.count = command, count
-        self.processes: list[subprocess.Popen[bytes]] = []
-        self.stopping = 0.0
+    """The processes of this node. first_failed: local rank of the first that failed, -1 for none."""
 
-    def run(self) -> int:
+    def __init__(self, words: list[str], *, piped: bool) -> None:
+        self.words, self.piped = words, piped
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.tails: dict[int, collections.deque[str]] = collections.defaultdict(
+            lambda: collections.deque(maxlen=TAIL_LINES)
+        )
+        self.first_failed = -1
+        self.elastic = False
+        self.archive = LogArchive.of_this_job() if piped else None
+        self._readers: list[threading.Thread] = []
+        self._print = threading.Lock()
+        self._stopping = 0.0
+        self._grace = float(os.environ.get(GRACE, GRACE_SECONDS))
+        self._shown = (0, time.monotonic())
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
-        environments = _environments(self.count)
-        self.processes = [subprocess.Popen(self.command, env=e, preexec_fn=_die_with_parent) for e in environments]
-        first_failure, failed_at = 0, 0.0
+
+    def start(self, each: list[dict[str, str]]) -> None:
+        for local, environment in enumerate(each):
+            self._start(
+                [sys.executable, *self.words],
+                environment,
+                local,
+                f"[{environment.get('RANK', local)}] " if len(each) > 1 else "",
+            )
+
+    def start_elastic(self, processes: int) -> None:
+        self.elastic = True
+        self._start(elastic_command(processes, self.words), dict(os.environ), 0, "")
+
+    def wait(self) -> int:
+        """Until all have ended; the exit code of the node."""
+        failed_at = 0.0
         while None in [p.poll() for p in self.processes]:  # all are asked: a rank may fail while the first goes on
-            failed = next((p.returncode for p in self.processes if p.returncode not in (None, 0)), 0)
-            if failed and not first_failure:
-                first_failure, failed_at = failed, time.monotonic()
-            if first_failure and not self.stopping and time.monotonic() - failed_at > PEER_SECONDS:
+            failed = next((n for n, p in enumerate(self.processes) if p.returncode not in (None, 0)), -1)
+            if failed >= 0 and self.first_failed < 0:
+                self.first_failed, failed_at = failed, time.monotonic()
+            if self.first_failed >= 0 and not self._stopping and time.monotonic() - failed_at > PEER_SECONDS:
                 self._end(signal.SIGTERM)  # the peers wait for it in a collective
-            if self.stopping and time.monotonic() - self.stopping > GRACE_SECONDS:
+            if self._stopping and time.monotonic() - self._stopping > self._grace:
                 self._end(signal.SIGKILL)
+            if self.piped:
+                self._show_progress()
             time.sleep(POLL_SECONDS)
-        codes = [first_failure, *(p.returncode for p in self.processes)]
-        worst = next((code for code in codes if code), 0)
+        codes = [p.returncode for p in self.processes]
+        if self.first_failed < 0:
+            self.first_failed = next((n for n, code in enumerate(codes) if code), -1)
+        worst = codes[self.first_failed] if self.first_failed >= 0 else 0
+        if worst and self.elastic:
+            worst = 128 + signal.SIGTERM if self._stopping else _code_behind_torchrun(worst, self.tails[0])
         return 128 - worst if worst < 0 else worst
+
+    def close(self) -> None:
+        """Let the last lines out and the archive finish."""
+        for reader in self._readers:
+            reader.join(timeout=5.0)
+        if self.archive is not None:
+            self.archive.close()
+
+    def _start(self, command: list[str], environment: dict[str, str], local: int, prefix: str) -> None:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} if self.piped else {}
+        process = subprocess.Popen(command, env=environment, preexec_fn=_die_with_parent, **pipes)  # type: ignore[call-overload]
+        self.processes.append(process)
+        if self.piped:
+            reader = threading.Thread(target=self._read, args=(process, local, prefix.encode()), daemon=True)
+            reader.start()
+            self._readers.append(reader)
+
+    def _read(self, process: subprocess.Popen[bytes], local: int, prefix: bytes) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            self.tails[local].append(line.decode(errors="replace").rstrip())
+            self._say(prefix + (line if line.endswith(b"\n") else line + b"\n"))
+
+    def _say(self, line: bytes) -> None:
+        with self._print:
+            sys.stdout.buffer.write(line)
+            sys.stdout.buffer.flush()
+            if self.archive is not None:
+                self.archive.write(line)
+
+    def _show_progress(self) -> None:
+        """`progress 120/260 steps, 40 s left: loss 0.31`, a few times a minute."""
+        done, at = self._shown
+        if time.monotonic() - at < PROGRESS_SECONDS:
+            return
+        found = progress.read(Path(os.environ[progress.ENVIRONMENT]))
+        self._shown = (found.done if found else 0, time.monotonic())
+        if found and found.done != done:
+            left = found.eta_seconds(time.time())
+            eta = f", {left:.0f} s left" if left is not None else ""
+            note = f": {found.note}" if found.note else ""
+            self._say(f"progress {found.done}/{found.total} {found.unit}{eta}{note}\n".encode())
 
     def _stop(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  (the signature of a handler)
         self._end(signal.SIGTERM)
 
     def _end(self, number: signal.Signals) -> None:
-        self.stopping = self.stopping or time.monotonic()
+        self._stopping = self._stopping or time.monotonic()
         for process in self.processes:
             if process.poll() is None:
                 process.send_signal(number)
 
 
-def _environments(count: int) -> list[dict[str, str]]:
-    """The environment of each rank; a single process needs no rendezvous."""
-    if count == 1:
-        return [dict(os.environ)]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
-    return [{**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
+def _code_behind_torchrun(code: int, tail: collections.deque[str]) -> int:
+    """torchrun's summary has the code of the rank that failed first: `exitcode  : -9 (pid: 17)`."""
+    for line in tail:
+        name, separator, value = line.partition(":")
+        if separator and name.strip() == "exitcode":
+            with contextlib.suppress(ValueError):
+                return int(value.split()[0])
+    return code
+
+
+def _prepare_pod() -> None:
+    """Files for what the stage says of itself; the stage and its ranks inherit the names."""
+    place = Path(os.environ.get("UR_HOME", "/tmp"))
+    place.mkdir(parents=True, exist_ok=True)
+    for variable, name in (
+        (progress.ENVIRONMENT, "progress.json"),
+        (ERROR_FILE, "error.txt"),
+        (RESULT_FILE, "result.json"),
+    ):
+        os.environ.setdefault(variable, str(place / name))
+        Path(os.environ[variable]).unlink(missing_ok=True)
+
+
+def _apply_workspace() -> None:
+    digest = os.environ.get("UR_WORKSPACE", "")
+    if digest:
+        from unified_reward.launch import overlay
+
+        added = overlay.apply(digest, os.environ["UR_STORE"], Path(os.environ["UR_HOME"]) / "workspace")
+        os.environ["PYTHONPATH"] = ":".join([added, *filter(None, [os.environ.get("PYTHONPATH", "")])])
 
 
 def _die_with_parent(number: int = signal.SIGKILL) -> None:

@@ -13,7 +13,7 @@ from unified_reward.launch.appdef import PROCESSES
 @dataclass(frozen=True)
 class JobPlan:
     """One job. command: as executed on every node; processes: ranks on each node; memory in bytes, cpu and gpu in
-    devices, each per node."""
+    devices, each per node. min_nodes: an elastic job goes on with so many; 0 = it needs all."""
 
     name: str
     role: str
@@ -21,6 +21,7 @@ class JobPlan:
     env: Mapping[str, str]
     processes: int
     nodes: int
+    min_nodes: int
     cpu: int
     gpu: int
     memory_bytes: int
@@ -34,7 +35,7 @@ def job_plan(app: AppDef) -> JobPlan:
     # TorchX writes $$ for $ in arguments, and gives each job its own copy of them.
     command = (role.entrypoint, *(word.replace("$$", "$") for word in role.args))
     return JobPlan(
-        name=app.name, role=role.name, command=command, env=dict(role.env), processes=int(role.metadata[PROCESSES]),
-        nodes=role.num_replicas, cpu=role.resource.cpu, gpu=role.resource.gpu,
+        name=app.name, role=role.name, command=command, env=dict(role.env), processes=int(role.metadata.get(PROCESSES, "1")),
+        nodes=role.num_replicas, min_nodes=role.min_replicas or 0, cpu=role.resource.cpu, gpu=role.resource.gpu,
         memory_bytes=role.resource.memMB * 1024 * 1024,
     )  # fmt: skip
