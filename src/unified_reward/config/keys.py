@@ -17,7 +17,8 @@ from unified_reward.config.stages import Stage, StageConfig
 KEY_LENGTH = 16
 # How a stage is started, watched and shown does not change what it makes.
 NOT_CODE = (
-    "cli", "launch", "pipeline", "tracking", "progress.py", "home.py", "judge_command.py", "evaluation/benchmarks",
+    "cli", "launch", "pipeline", "tracking", "progress.py", "home.py", "judge_command.py", "serving",
+    "evaluation/benchmarks",
 )  # fmt: skip
 LIBRARIES = ("torch", "transformers", "diffusers", "numpy", "pillow", "av")
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from enum import StrEnum
 
 from unified_reward.judge.pack import PairTemplate, PointTemplate
@@ -49,13 +50,25 @@ def read_score(text: str, template: PointTemplate, reading: Reading = Reading.ST
         return float(paper_score(text))
     text = _squeeze(text)
     if template.text.aspects:
-        score = _aspects(text, template, reading)
+        score = aspect_mean(read_aspects(text, template, reading), template, reading)
     else:
         verdict = _after(text, template.text.marker or template.verdict_prefix, reading)
         numbers = [] if verdict is None else _numbers(verdict, template.text.numbers, reading)
         score = sum(numbers) / len(numbers) if numbers else None
     low, high = template.range
     return score if score is not None and low <= score <= high else None
+
+
+def read_aspects(text: str, template: PointTemplate, reading: Reading = Reading.STRICT) -> dict[str, float]:
+    """Label -> score of each aspect that `text` scores inside the template's range; the last number of a label counts."""
+    text = _squeeze(text)
+    low, high = template.range
+    found = {}
+    for label in template.text.aspects:
+        values = _labelled(text, label, reading)
+        if values and low <= values[-1] <= high:
+            found[label] = values[-1]
+    return found
 
 
 def paper_choice(text: str, task: Task) -> Choice:
@@ -123,13 +136,8 @@ def _by_item_scores(text: str, items: tuple[str, str], reading: Reading) -> Choi
     return Choice.FIRST if gap > 0 else Choice.SECOND
 
 
-def _aspects(text: str, template: PointTemplate, reading: Reading) -> float | None:
-    low, high = template.range
-    found: dict[str, float] = {}
-    for label in template.text.aspects:
-        values = _labelled(text, label, reading)
-        if values and low <= values[-1] <= high:
-            found[label] = values[-1]
+def aspect_mean(found: Mapping[str, float], template: PointTemplate, reading: Reading = Reading.STRICT) -> float | None:
+    """The weighted mean of the aspects read; None when all are missing, or (strict) any is."""
     if not found or (reading is Reading.STRICT and len(found) < len(template.text.aspects)):
         return None
     weights = {label: template.text.aspects[label] for label in found}

@@ -10,29 +10,31 @@ Verdicts come from probabilities: the rationale is decoded greedily, then the ve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from unified_reward.engines.transformers_engine import TransformersEngine
 from unified_reward.errors import UserError
-from unified_reward.judge.grammar import Reading, read_choice, read_score
+from unified_reward.judge.grammar import aspect_mean
 from unified_reward.judge.media import MediaShelf
-from unified_reward.judge.pack import Pack, load_pack, parse_pack
+from unified_reward.judge.pack import Pack, PairTemplate, PointTemplate, load_pack, parse_pack
 from unified_reward.judge.query import Query
 from unified_reward.judge.reader import Answer, Reader
 from unified_reward.judge.render import MediaSource, answer_start, pieces, query_segments
+from unified_reward.judge.spoken import SpokenJudge, both_orders
 from unified_reward.judge.tree import AnswerTree
 from unified_reward.judge.verdict import (
     PairVerdict,
     PointVerdict,
     equal_items,
     expected_score,
-    pair_from_choices,
     pair_verdict,
 )
-from unified_reward.models.batching import Encoded, encode
-from unified_reward.models.vlm import Vlm, generate_text, load_vlm
+from unified_reward.judge.way import Spoken
+from unified_reward.models.batching import Encoded, Segment, encode
+from unified_reward.models.vlm import Vlm, load_vlm
 from unified_reward.records import Mode, Task
 
 PACK_FILE = "template.yaml"  # beside a trained judge's weights: the words it was trained with
@@ -55,6 +57,8 @@ class Judge:
         self.vlm, self.pack, self.batch = vlm, pack, batch
         self._shelf = MediaShelf(vlm.processor, media)
         self._reader = Reader(vlm)
+        self.engine = TransformersEngine(vlm, batch=batch, processor=self._shelf)
+        self._spoken = SpokenJudge(self.engine, pack, self._shelf.pixels)
         self._trees: dict[Task, AnswerTree] = {}
 
     @classmethod
@@ -73,43 +77,32 @@ class Judge:
     def compare(self, queries: Sequence[Query], progress: Progress | None = None) -> list[PairVerdict]:
         """The verdict of each pair, both orders averaged. progress(done, total) counts distinct orders asked."""
         self._check(queries, Mode.PAIR)
-        answers = self._ask(_both_orders(queries), progress)
+        answers = self._ask(both_orders(queries), progress)
         return [self._pair(query, answers) for query in queries]
 
     def score(self, queries: Sequence[Query], progress: Progress | None = None) -> list[PointVerdict]:
         """The expected score of each item."""
         self._check(queries, Mode.POINT)
-        answers = self._ask(list(dict.fromkeys(queries)), progress)
-        verdicts = []
-        for query in queries:
-            template, answer = self.pack.point(query.task), answers[query]
-            logprobs = dict(zip(template.strings, answer.logprobs, strict=True))
-            score = expected_score(logprobs, template.values)
-            verdicts.append(PointVerdict(score, logprobs, answer.rationale, answer.finished))
-        return verdicts
+        distinct = list(dict.fromkeys(queries))
+        by_aspect = [query for query in distinct if self.pack.point(query.task).text.aspects]
+        answers = self._ask([query for query in distinct if query not in set(by_aspect)], progress)
+        found = {query: self._point(query, answer) for query, answer in answers.items()}
+        found |= self._by_aspect(by_aspect)
+        return [found[query] for query in queries]
 
-    def compare_text(self, queries: Sequence[Query], *, max_new_tokens: int, reading: Reading = Reading.STRICT,
+    def compare_text(self, queries: Sequence[Query], way: Spoken | None = None,
                      progress: Progress | None = None) -> list[PairVerdict]:  # fmt: skip
-        """As `compare`, with the verdicts read from what the judge says in each order."""
-        said = self._say(_both_orders(queries), max_new_tokens, progress)
-        verdicts = []
-        for query in queries:
-            if query == query.swapped():
-                verdicts.append(equal_items())
-                continue
-            template, texts = self.pack.pair(query.task), (said[query], said[query.swapped()])
-            verdict = pair_from_choices(*(read_choice(text, template, query.task, reading) for text in texts))
-            verdicts.append(replace(verdict, rationale=texts[0], rationale_swapped=texts[1]))
+        """As `compare`, with the verdicts read from what the judge says."""
+        verdicts = self._spoken.compare(queries, way, progress)
+        self._shelf.trim()
         return verdicts
 
-    def score_text(self, queries: Sequence[Query], *, max_new_tokens: int, reading: Reading = Reading.STRICT,
+    def score_text(self, queries: Sequence[Query], way: Spoken | None = None,
                    progress: Progress | None = None) -> list[PointVerdict]:  # fmt: skip
         """As `score`, with the score read from what the judge says; None where it says none."""
-        said = self._say(list(dict.fromkeys(queries)), max_new_tokens, progress)
-        return [
-            PointVerdict(read_score(said[query], self.pack.point(query.task), reading), rationale=said[query])
-            for query in queries
-        ]
+        verdicts = self._spoken.score(queries, way, progress)
+        self._shelf.trim()
+        return verdicts
 
     def _pair(self, query: Query, answers: dict[Query, Answer]) -> PairVerdict:
         if query == query.swapped():
@@ -122,6 +115,35 @@ class Judge:
         return replace(verdict, rationale=shown.rationale, rationale_swapped=swapped.rationale,
                        finished=shown.finished and swapped.finished)  # fmt: skip
 
+    def _point(self, query: Query, answer: Answer) -> PointVerdict:
+        template = self.pack.point(query.task)
+        logprobs = dict(zip(template.strings, answer.logprobs, strict=True))
+        return PointVerdict(expected_score(logprobs, template.values), logprobs, answer.rationale, answer.finished)
+
+    def _by_aspect(self, queries: Sequence[Query]) -> dict[Query, PointVerdict]:
+        """Scores of several aspects: each label is written in its turn, its score weighed, the likeliest written after it."""
+        said = dict.fromkeys(queries, "")
+        verdicts = {query: PointVerdict(None) for query in queries}
+        for place in range(max((len(self.pack.point(query.task).text.aspects) for query in queries), default=0)):
+            labels = {
+                query: list(self.pack.point(query.task).text.aspects)[place]
+                for query in queries if place < len(self.pack.point(query.task).text.aspects)
+            }  # fmt: skip
+            begun = {query: f"{said[query]}{label}" for query, label in labels.items()}
+            for query, answer in self._ask(list(labels), None, begun).items():
+                point, label, template = self._point(query, answer), labels[query], self.pack.point(query.task)
+                likeliest = max(point.logprobs, key=lambda key: point.logprobs[key])
+                said[query] = f"{begun[query]}{template.strings[likeliest]}\n"
+                before = verdicts[query]
+                verdicts[query] = replace(
+                    before, aspects=before.aspects | {label: point.score or 0.0}, rationale=said[query],
+                    logprobs=before.logprobs | {f"{label} {key}": value for key, value in point.logprobs.items()},
+                )  # fmt: skip
+        return {
+            query: replace(verdict, score=aspect_mean(verdict.aspects, self.pack.point(query.task)))
+            for query, verdict in verdicts.items()
+        }
+
     def _check(self, queries: Sequence[Query], mode: Mode) -> None:
         for task in {query.task for query in queries}:
             if task.mode is not mode:
@@ -132,11 +154,12 @@ class Judge:
                     why="it has no verdict strings to weigh", fix="Add them, or read verdicts from text.",
                 )  # fmt: skip
 
-    def _ask(self, queries: Sequence[Query], progress: Progress | None) -> dict[Query, Answer]:
-        """The answer to each of the distinct queries."""
+    def _ask(self, queries: Sequence[Query], progress: Progress | None,
+             begun: Mapping[Query, str] | None = None) -> dict[Query, Answer]:  # fmt: skip
+        """The answer to each of the distinct queries. begun: what the judge is held to have written of it already."""
         answers: dict[Query, Answer] = {}
         for window in _cut(queries, WINDOW * self.batch):
-            asked = [self._asked(query) for query in window]
+            asked = [self._asked(query, (begun or {}).get(query, "")) for query in window]
             self._reader.features([one.prompt for one in asked], self._shelf.features)
             for task in sorted({query.task for query in window}):
                 tree, rationale = self._tree(task), self.pack.template(task).rationale
@@ -149,20 +172,11 @@ class Judge:
             self._shelf.trim()
         return answers
 
-    def _say(self, queries: Sequence[Query], max_new_tokens: int, progress: Progress | None) -> dict[Query, str]:
-        """What the judge says to each of the distinct queries, greedily."""
-        said: dict[Query, str] = {}
-        for window in _cut(queries, WINDOW * self.batch):
-            prompts = [self._asked(query).prompt for query in window]
-            texts = generate_text(self.vlm, prompts, max_new_tokens=max_new_tokens, batch=self.batch)
-            said.update(zip(window, texts, strict=True))
-            if progress:
-                progress(len(said), len(queries))
-            self._shelf.trim()
-        return said
-
-    def _asked(self, query: Query) -> _Asked:
-        return _Asked(query, encode(self._shelf, query_segments(query, self.pack, self._shelf.pixels, self._shelf)))
+    def _asked(self, query: Query, begun: str) -> _Asked:
+        segments = query_segments(query, self.pack, self._shelf.pixels, self._shelf)
+        if begun:
+            segments = [*segments, Segment(answer_start(begun, self._shelf))]
+        return _Asked(query, encode(self._shelf, segments))
 
     def _tree(self, task: Task) -> AnswerTree:
         if task not in self._trees:
@@ -174,17 +188,15 @@ def answer_tree(pack: Pack, task: Task, processor: MediaShelf) -> AnswerTree:
     """The verdict strings of a task as tokens, cut where the training text is cut, so that both are the same tokens."""
     template = pack.template(task)
     prefix, texts = template.verdict_prefix, list(template.strings.values())
-    if template.rationale is None:
+    if template.rationale is None and not _by_aspect(template):
         prefix = answer_start(prefix, processor) if prefix else prefix
         texts = texts if prefix else [answer_start(text, processor) for text in texts]
     strings = [[token for piece, _ in pieces(text, texts) for token in processor.text_ids(piece)] for text in texts]
     return AnswerTree.of(processor.text_ids(prefix) if prefix else [], strings)
 
 
-def _both_orders(queries: Sequence[Query]) -> list[Query]:
-    """Every order that must be asked, each once: (a, b) and (b, a) share theirs, equal items need none."""
-    different = [query for query in queries if query != query.swapped()]
-    return list(dict.fromkeys(order for query in different for order in (query, query.swapped())))
+def _by_aspect(template: PairTemplate | PointTemplate) -> bool:
+    return isinstance(template, PointTemplate) and bool(template.text.aspects)
 
 
 def _cut(items: Sequence[T], size: int) -> list[Sequence[T]]:

@@ -73,7 +73,8 @@ class PointText(_Strict):
     """How a score is read out of free text.
 
     marker: the score follows its last occurrence; verdict_prefix when empty. numbers: how many follow, averaged.
-    aspects: label -> weight of scores given separately; their weighted mean is the score. range: smallest, largest.
+    aspects: label -> weight of scores given separately; their weighted mean is the score. With `scores`, each label is
+    written in this order and the score strings are weighed after it. range: smallest, largest.
     """
 
     marker: str = ""
@@ -142,6 +143,9 @@ class PointTemplate(Template):
                          "Give scores, or text.range: [smallest, largest].")  # fmt: skip
         if self.scores and len(set(self.scores.values())) < 2:
             raise _fault("scores", dict(self.scores), "one value is no scale", "Give at least two different values.")
+        if self.scores and self.text.aspects and (self.rationale or self.verdict_prefix):
+            raise _fault("text.aspects", list(self.text.aspects), "each label stands where a rationale or prefix would",
+                         "Leave out rationale and verdict_prefix, or scores to read the aspects from text.")  # fmt: skip
         if self.range[0] >= self.range[1]:
             raise _fault("text.range", self.range, "it is empty", "Write [smallest, largest].")
         return self

@@ -1,13 +1,14 @@
 """Words and media of a judge query or record -> the segments a VLM reads, the tiny one and real ones alike.
 
-query_segments     what the judge is asked (nothing is a target)
+user_segments      what the judge is asked, without a chat template: for engines that put their own around it
+query_segments     the same in the checkpoint's chat template (nothing is a target)
 record_segments    the same, then the answer it is to learn: rationale, verdict prefix, verdict, end of turn
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +24,25 @@ MediaSource = Callable[[str], NDArray[np.uint8]]  # sha256 hex -> [H, W, 3] imag
 WORD = re.compile(r"\s*\S+|\s+$")
 
 
+def user_segments(query: Query, pack: Pack, media: MediaSource, control: Iterable[str]) -> list[Segment]:
+    """The user's turn of a query. control: tokens that foreign text must not hold."""
+    template = pack.template(query.task)
+    words = {"{prompt}": query.prompt, **_answers(query)}
+    shown = {"{media}": query.media, "{media_1}": query.media[:1], "{media_2}": query.media[1:]}
+    prompt = template.prompt if any(name in template.prompt for name in MEDIA) else "{media}\n" + template.prompt
+    segments: list[Segment] = []
+    for part in _split(prompt):  # in one pass: a caption that says "{answer_1}" stays as it is
+        if part in shown:
+            for digest in shown[part]:
+                segments.extend(_media_segments(media(digest), pack))
+        else:
+            segments.append(Segment(text=broken_up(words[part], control) if part in words else part))
+    return segments
+
+
 def query_segments(query: Query, pack: Pack, media: MediaSource, processor: VlmProcessor) -> list[Segment]:
     """The prompt of a query in the checkpoint's chat template, up to where the judge's answer begins."""
-    return chat(processor, _user_segments(query, pack, media, processor))
+    return chat(processor, user_segments(query, pack, media, processor.tokenizer.all_special_tokens))
 
 
 def record_segments(record: JudgeRecord, pack: Pack, media: MediaSource, processor: VlmProcessor) -> list[Segment]:
@@ -38,7 +55,7 @@ def record_segments(record: JudgeRecord, pack: Pack, media: MediaSource, process
           for text, telling in pieces(_verdict(record, template), list(template.strings.values()))),
         Segment(text="", weight=weights.rest),  # its weight is that of the end of the turn
     ]  # fmt: skip
-    user = _user_segments(Query.of_record(record), pack, media, processor)
+    user = user_segments(Query.of_record(record), pack, media, processor.tokenizer.all_special_tokens)
     framed = chat(processor, user, [segment for segment in answer[:-1] if segment.text] + answer[-1:])
     return [segment for segment in framed if segment.text or segment.image is not None or segment.video is not None]
 
@@ -49,8 +66,13 @@ def answer_start(text: str, processor: VlmProcessor) -> str:
 
 
 def clean(text: str, processor: VlmProcessor) -> str:
-    """Foreign text without control tokens: a caption or an answer must not be able to end its turn."""
-    for token in processor.tokenizer.all_special_tokens:
+    """Foreign text without the tokenizer's control tokens."""
+    return broken_up(text, processor.tokenizer.all_special_tokens)
+
+
+def broken_up(text: str, control: Iterable[str]) -> str:
+    """Foreign text with control tokens broken up: a caption or an answer must not be able to end its turn."""
+    for token in control:
         if token in text:
             text = text.replace(token, f"{token[0]} {token[1:]}")
     return text
@@ -107,21 +129,6 @@ def _rationale(record: JudgeRecord, template: Template) -> str:
         return ""
     stop = template.rationale.stop
     return record.rationale.split(stop)[0] + stop
-
-
-def _user_segments(query: Query, pack: Pack, media: MediaSource, processor: VlmProcessor) -> list[Segment]:
-    template = pack.template(query.task)
-    words = {"{prompt}": query.prompt, **_answers(query)}
-    shown = {"{media}": query.media, "{media_1}": query.media[:1], "{media_2}": query.media[1:]}
-    prompt = template.prompt if any(name in template.prompt for name in MEDIA) else "{media}\n" + template.prompt
-    segments: list[Segment] = []
-    for part in _split(prompt):  # in one pass: a caption that says "{answer_1}" stays as it is
-        if part in shown:
-            for digest in shown[part]:
-                segments.extend(_media_segments(media(digest), pack))
-        else:
-            segments.append(Segment(text=clean(words[part], processor) if part in words else part))
-    return segments
 
 
 def _answers(query: Query) -> dict[str, str]:

@@ -10,7 +10,8 @@ Point:             the expected value over the score strings (arXiv 2503.05236 t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from unified_reward.records import Choice, Task, Verdict
@@ -35,6 +36,12 @@ class PairVerdict:
     rationale_swapped: str = ""
     finished: bool = True
 
+    @property
+    def contradictory(self) -> bool:
+        """Each order, asked alone, names another item: the judge goes by the place, and the mean hides it."""
+        orders = self.p_first_shown_first, self.p_first_shown_second
+        return None not in orders and (orders[0] - 0.5) * (orders[1] - 0.5) < 0  # type: ignore[operator]
+
     def record(self, *, id: str, task: Task, prompt_id: str, first_id: str, second_id: str, judge: str = "",
                template: str = "") -> Verdict:  # fmt: skip
         return Verdict(
@@ -47,12 +54,17 @@ class PairVerdict:
 
 @dataclass(frozen=True)
 class PointVerdict:
-    """score: expected value over the score strings, None when unread (text only). logprobs: nats, keyed by string."""
+    """score: expected value over the score strings, None when unread (text only). logprobs: nats, keyed by string.
+
+    aspects: label -> score, where the template scores several; their weighted mean is the score. logprobs then are keyed
+    "label string".
+    """
 
     score: float | None
     logprobs: dict[str, float] = field(default_factory=dict)
     rationale: str = ""
     finished: bool = True
+    aspects: dict[str, float] = field(default_factory=dict)
 
     def record(self, *, id: str, task: Task, prompt_id: str, first_id: str, judge: str = "",
                template: str = "") -> Verdict:  # fmt: skip
@@ -92,14 +104,34 @@ def equal_items() -> PairVerdict:
     return PairVerdict(choice=Choice.TIE, p_first=0.5)
 
 
+def majority(choices: Iterable[Choice]) -> Choice:
+    """Of several samples: the commonest verdict among those that could be read; equally common ones are a tie."""
+    counts = Counter(choice for choice in choices if choice is not Choice.UNPARSED)
+    if not counts:
+        return Choice.UNPARSED
+    most = max(counts.values())
+    leading = [choice for choice, count in counts.items() if count == most]
+    return leading[0] if len(leading) == 1 else Choice.TIE
+
+
 def pair_from_choices(shown: Choice, swapped: Choice) -> PairVerdict:
     """From the verdicts read out of the text: both orders agree, or the pair is a tie; one unread, and so is the pair."""
-    if Choice.UNPARSED in (shown, swapped):
-        singles = [_CERTAIN.get(shown), _CERTAIN.get(swapped.swapped())]
-        return PairVerdict(Choice.UNPARSED, None, singles[0], singles[1])
-    first, second = _CERTAIN[shown], _CERTAIN[swapped.swapped()]
-    choice = shown if shown is swapped.swapped() else Choice.TIE
-    return PairVerdict(choice, (first + second) / 2, first, second)
+    return pair_from_votes([shown], [swapped])
+
+
+def pair_from_votes(shown: Sequence[Choice], swapped: Sequence[Choice]) -> PairVerdict:
+    """From several samples of each order: the majority of each order counts as its verdict, its share as the probability.
+
+    swapped: empty where one order was asked alone; its verdict is then the pair's.
+    """
+    first, p_first = majority(shown), _share_first(shown)
+    if not swapped:
+        return PairVerdict(first, None if first is Choice.UNPARSED else p_first, p_first)
+    turned = [choice.swapped() for choice in swapped]
+    second, p_second = majority(turned), _share_first(turned)
+    if p_first is None or p_second is None:
+        return PairVerdict(Choice.UNPARSED, None, p_first, p_second)
+    return PairVerdict(first if first is second else Choice.TIE, (p_first + p_second) / 2, p_first, p_second)
 
 
 def expected_score(logprobs: Mapping[str, float], values: Mapping[str, float]) -> float:
@@ -109,6 +141,12 @@ def expected_score(logprobs: Mapping[str, float], values: Mapping[str, float]) -
 
 
 _CERTAIN = {Choice.FIRST: 1.0, Choice.TIE: 0.5, Choice.SECOND: 0.0}
+
+
+def _share_first(votes: Sequence[Choice]) -> float | None:
+    """Mean over the votes that could be read."""
+    read = [_CERTAIN[vote] for vote in votes if vote is not Choice.UNPARSED]
+    return math.fsum(read) / len(read) if read else None
 
 
 def _p_first(probabilities: Mapping[str, float]) -> float:

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from unified_reward.errors import UserError
 from unified_reward.judge.grammar import Reading
 from unified_reward.judge.judge import PACK_FILE, Judge
-from unified_reward.judge.pack import Pack, load_pack
+from unified_reward.judge.pack import Pack, load_pack, parse_pack
 from unified_reward.judge.query import Query
-from unified_reward.judge.render import query_segments, record_segments
-from unified_reward.models.batching import Encoded, collate, encode
+from unified_reward.judge.render import answer_start, query_segments, record_segments
+from unified_reward.judge.way import Spoken
+from unified_reward.models.batching import Encoded, Segment, collate, encode
 from unified_reward.models.vlm import Vlm, generate_text, model_inputs, save_vlm
 from unified_reward.records import Choice, JudgeRecord, Task
 
@@ -215,12 +216,12 @@ def test_trained_text_and_weighed_text_are_the_same_tokens(vlm: Vlm, pack: Pack,
 
 
 def test_text_mode_reads_what_is_said(vlm: Vlm, pack: Pack, pixels: Pixels) -> None:
-    verdicts = judge(vlm, pack, pixels).compare_text(PAIRS, max_new_tokens=4)
+    verdicts = judge(vlm, pack, pixels).compare_text(PAIRS, Spoken(max_new_tokens=4))
     assert {v.choice for v in verdicts} == {Choice.UNPARSED}  # noise has no verdict ...
-    paper = judge(vlm, pack, pixels).compare_text(PAIRS, max_new_tokens=4, reading=Reading.PAPER)
+    paper = judge(vlm, pack, pixels).compare_text(PAIRS, Spoken(max_new_tokens=4, reading=Reading.PAPER))
     assert {v.choice for v in paper} == {Choice.TIE}  # ... and the released scripts give it to whoever stands first
     assert {(v.p_first_shown_first, v.p_first_shown_second) for v in paper} == {(1.0, 0.0)}
-    scores = judge(vlm, pack, pixels).score_text(POINTS, max_new_tokens=4)
+    scores = judge(vlm, pack, pixels).score_text(POINTS, Spoken(max_new_tokens=4))
     assert [v.score for v in scores] == [None] * len(POINTS)
     assert (
         scores[0].rationale
@@ -246,3 +247,29 @@ def test_a_template_readable_from_text_only_says_so(vlm: Vlm, pack: Pack, pixels
     template = pack.point(POINT).model_copy(update={"scores": {}})
     with pytest.raises(UserError, match=r"image_understanding_point.*no verdict strings.*read verdicts from text"):
         judge(vlm, pack.model_copy(update={"tasks": {POINT: template}}), pixels).score(POINTS[:1])
+
+
+def test_each_aspect_is_weighed_after_those_before_it(vlm: Vlm, pixels: Pixels) -> None:
+    """Against a plain reading: the label is written, the score strings weighed, the likeliest stands before the next."""
+    document = """
+name: aspects
+version: 1
+tasks:
+  image_generation_point:
+    prompt: "caption: {prompt} {media}"
+    scores: {" 1": 1, " 2": 2, " 3": 3}
+    text: {aspects: {"color :": 3, "shape :": 1}}
+"""
+    pack, query = parse_pack(document, origin="test"), Query(Task.IMAGE_GENERATION_POINT, "a red ring", ("i1",))
+    verdict = judge(vlm, pack, pixels).score([query, query])[1]
+    said, means = "", []
+    for label in ("color :", "shape :"):
+        begun = answer_start(f"{said}{label}", vlm.processor)
+        prompt = encode(vlm.processor, [*query_segments(query, pack, pixels, vlm.processor), Segment(begun)])
+        last = table(vlm, prompt, [])[-1]
+        weights = {score: float(last[vlm.processor.text_ids(f" {score}")[0]].exp()) for score in (1, 2, 3)}
+        means.append(sum(score * weight for score, weight in weights.items()) / sum(weights.values()))
+        said += f"{label} {max(weights, key=lambda score: weights[score])}\n"
+    assert list(verdict.aspects.values()) == pytest.approx(means, abs=1e-3)
+    assert verdict.score == pytest.approx((3 * means[0] + means[1]) / 4, abs=1e-3)
+    assert verdict.rationale == said

@@ -6,17 +6,18 @@ The prompts are not ours to ship; the test reads them from beside the repository
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from numpy.typing import NDArray
 
-from unified_reward.judge.grammar import read_choice, read_score
+from unified_reward.errors import UserError
+from unified_reward.judge.grammar import read_aspects, read_choice, read_score
 from unified_reward.judge.pack import Pack, load_pack
+from unified_reward.judge.published import prompt_places, write_packs
 from unified_reward.judge.query import Query
 from unified_reward.judge.render import query_segments
 from unified_reward.models.vlm import Vlm
@@ -27,78 +28,52 @@ if not FILE.is_file():
     pytest.skip("the published prompts are not beside the repository", allow_module_level=True)
 PROMPTS: dict[str, str] = json.loads(FILE.read_text())
 
-REPLACE = {
-    "<image>\n <image>\n": "{media}\n", "<image>\n": "{media}\n", "{frames}": "{media}", "{query}": "{prompt}",
-    "{instruction}": "{prompt}", "{r1}": "{answer_1}", "{r2}": "{answer_2}", "{response}": "{answer}",
-}  # fmt: skip
-
-
-def pair(*statements: str, **text: Any) -> dict[str, Any]:
-    keys = ("1", "2", "tie")
-    return {"text": {"statements": {k: [s] for k, s in zip(keys, statements, strict=False)}, **text}}
-
-
-def point(low: int, high: int, **text: Any) -> dict[str, Any]:
-    return {"text": {"range": [low, high], **text}}
-
-
-def item(name: str, **text: Any) -> dict[str, Any]:
-    return pair(f"{name} 1 is better", f"{name} 2 is better", f"Both {name.lower()}s are equally good", **text)
-
-
-SHARES = {"text": {"items": ["Image 1:", "Image 2:"]}}
 SHARES_SAID = "Alignment Score:\n Image 1: 0.8\n Image 2: 0.2\n\nStyle Score:\n Image 1: 0.5\n Image 2: 0.5"
-FINAL = {"marker": "Final Score:"}
 THINK = "<think>\nTotal score:\n{0} 1: 9+8=17\n{0} 2: 7+7=14\n</think>\n<answer>{0} 1 is better</answer>"
 FLEX = '{{"categories": [{{"cat_winner": "{0} 1"}}], "reason": "...", "winner": "{0} 2"}}'
 IG, IU, VG, VU = "image_generation", "image_understanding", "video_generation", "video_understanding"
 
-# template -> (task, grammar, an answer in the published form, what it means)
-CASES: dict[str, tuple[str, dict[str, Any], str, object]] = {
-    "IG_PAIR": (f"{IG}_pair", item("Image"), "Image 2 is better than Image 1. It is sharper.", "2"),
-    "IG_PAIR_QWEN": (f"{IG}_pair", item("Image"), "Both images are equally good.", "tie"),
-    "IG_POINT": (f"{IG}_point", point(1, 5, **FINAL), "cat (object): 1\nhat (object): 0\nFinal Score: 3.7", 3.7),
-    "IG_ACS_V15": (f"{IG}_point", point(1, 5, aspects={f"{a} Score (1-5):": 1 for a in ("Alignment", "Coherence", "Style")}),
-                   'Word-wise Scores: [["cat", 0.2]]\n\nAlignment Score (1-5): 4\nCoherence Score (1-5): 3.5\nStyle Score (1-5): 3',
-                   3.5),
-    "IG_ACS_20": (f"{IG}_point", point(1, 5, aspects={"Alignment Score (1-5):": 1, "Coherence Score (1-5):": 1,
-                                                      "Style Score (1-5):": 0}),
-                  "Alignment Score (1-5): 4\nCoherence Score (1-5): 3\nStyle Score (1-5): 1", 3.5),
-    "IG_PAIRSCORE_20": (f"{IG}_pair", SHARES, SHARES_SAID, "1"),
-    "IU_PAIR_LONG": (f"{IU}_pair", pair("The first response is better", "The second response is better"),
-                     "The second response is better because it names the dog.", "2"),
-    "IU_PAIR_SHORT": (f"{IU}_pair", item("Answer"), "Answer 1 is better.", "1"),
-    "IU_PAIR_CONSTR": (f"{IU}_pair", item("Answer", marker="Overall Judgment"),
-                       "1. Accuracy: Answer 1 is better here.\nOverall Judgment: Answer 2 is better.", "2"),
-    "IU_POINT": (f"{IU}_point", point(0, 100, **FINAL), "It names 3 of 4 things.\nFinal Score: 85", 85),
-    "VG_PAIR_LONG": (f"{VG}_pair", item("Video"), "Video 1 is better than Video 2.", "1"),
-    "VG_PAIR_SHORT": (f"{VG}_pair", item("Video"), "Video 2 is better", "2"),
-    "VG_POINT": (f"{VG}_point", point(1, 10, **FINAL), "visual quality: 4\ndynamic degree: 3\nFinal Score: 10", 10),
-    "VG_POINT_SIFT": (f"{VG}_point", point(1, 10, **FINAL), "Final Score: 9", 9),
-    "VG_PAIRSCORE_20": (f"{VG}_pair", {"text": {"items": ["Video 1:", "Video 2:"]}},
-                        SHARES_SAID.replace("Image", "Video"), "1"),
-    "VG_APS_20": (f"{VG}_point", point(1, 5, aspects={f"{a} Score (1-5):": 1 for a in ("Alignment", "Physics", "Style")}),
-                  "Alignment Score (1-5): 2\nPhysics Score (1-5): 3\nStyle Score (1-5): 4", 3),
-    "VU_PAIR_LLAVA": (f"{VU}_pair", item("Response"), "Response 2 is better.", "2"),
-    "VU_PAIR_ASSESS": (f"{VU}_pair", item("Answer", marker="Overall Judgment"),
-                       "...\nOverall Judgment: Answer 1 is better than Answer 2.", "1"),
-    "VU_PAIR_CONSTR": (f"{VU}_pair", item("Answer", marker="Overall Judgment"),
-                       "...\n**Overall Judgment**: Answer 2 is better than Answer 1.", "2"),
-    "VU_POINT": (f"{VU}_point", point(1, 5, **FINAL), "Final Score: 4\nIt is mostly right.", 4),
-    "THINK_IG": (f"{IG}_pair", item("Image", marker="<answer>"), THINK.format("Image"), "1"),
-    "THINK_IU": (f"{IU}_pair", item("Answer", marker="<answer>"), THINK.format("Answer"), "1"),
-    "THINK_VG": (f"{VG}_pair", item("Video", marker="<answer>"), THINK.format("Video"), "1"),
-    "THINK_VU": (f"{VU}_pair", item("Answer", marker="<answer>"), THINK.format("Answer"), "1"),
-    "EDIT_PAIR_RANK": (f"{IG}_pair", item("Edited image"), "Edited image 2 is better.", "2"),
-    "EDIT_PAIR_SCORE": (f"{IG}_pair", {"text": {"items": ["Edited Image 1:", "Edited Image 2:"]}},
-                        "Edited Image 1: -0.42\nEdited Image 2: 1.31", "2"),
-    "EDIT_POINT_IF": (f"{IG}_point", point(0, 25, marker='"score"', numbers=2),
-                      '{\n"reasoning" : "2 cats became dogs",\n"score" : [20, 24],\n}', 22),
-    "EDIT_POINT_QUALITY": (f"{IG}_point", point(0, 25, marker='"score"', numbers=2),
-                           '{"reasoning": "natural", "score": [21, 18]}', 19.5),
-    "FLEX_IMAGE": (f"{IG}_pair", pair("Image 1", "Image 2", marker='"winner":'), FLEX.format("Image"), "2"),
-    "FLEX_VIDEO": (f"{VG}_pair", pair("Video 1", "Video 2", marker='"winner":'), FLEX.format("Video"), "2"),
-}  # fmt: skip
+# template -> (task, an answer in the published form, what it means)
+CASES: dict[str, tuple[str, str, object]] = {
+    "IG_PAIR": (f"{IG}_pair", "Image 2 is better than Image 1. It is sharper.", "2"),
+    "IG_PAIR_QWEN": (f"{IG}_pair", "Both images are equally good.", "tie"),
+    "IG_POINT": (f"{IG}_point", "cat (object): 1\nhat (object): 0\nFinal Score: 3.7", 3.7),
+    "IG_ACS_V15": (
+        f"{IG}_point",
+        'Word-wise Scores: [["cat", 0.2]]\n\nAlignment Score (1-5): 4\nCoherence Score (1-5): 3.5\nStyle Score (1-5): 3',
+        3.5,
+    ),
+    "IG_ACS_20": (f"{IG}_point", "Alignment Score (1-5): 4\nCoherence Score (1-5): 3\nStyle Score (1-5): 1", 8 / 3),
+    "IG_PAIRSCORE_20": (f"{IG}_pair", SHARES_SAID, "1"),
+    "IU_PAIR_LONG": (f"{IU}_pair", "The second response is better because it names the dog.", "2"),
+    "IU_PAIR_SHORT": (f"{IU}_pair", "Answer 1 is better.", "1"),
+    "IU_PAIR_CONSTR": (
+        f"{IU}_pair",
+        "1. Accuracy: Answer 1 is better here.\nOverall Judgment: Answer 2 is better.",
+        "2",
+    ),
+    "IU_POINT": (f"{IU}_point", "It names 3 of 4 things.\nFinal Score: 85", 85),
+    "VG_PAIR_LONG": (f"{VG}_pair", "Video 1 is better than Video 2.", "1"),
+    "VG_PAIR_SHORT": (f"{VG}_pair", "Video 2 is better", "2"),
+    "VG_POINT": (f"{VG}_point", "visual quality: 4\ndynamic degree: 3\nFinal Score: 10", 10),
+    "VG_POINT_SIFT": (f"{VG}_point", "Final Score: 9", 9),
+    "VG_PAIRSCORE_20": (f"{VG}_pair", SHARES_SAID.replace("Image", "Video"), "1"),
+    "VG_APS_20": (f"{VG}_point", "Alignment Score (1-5): 2\nPhysics Score (1-5): 3\nStyle Score (1-5): 4", 3),
+    "VU_PAIR_LLAVA": (f"{VU}_pair", "Response 2 is better.", "2"),
+    "VU_PAIR_ASSESS": (f"{VU}_pair", "...\nOverall Judgment: Answer 1 is better than Answer 2.", "1"),
+    "VU_PAIR_CONSTR": (f"{VU}_pair", "...\n**Overall Judgment**: Answer 2 is better than Answer 1.", "2"),
+    "VU_POINT": (f"{VU}_point", "Final Score: 4\nIt is mostly right.", 4),
+    "THINK_IG": (f"{IG}_pair", THINK.format("Image"), "1"),
+    "THINK_IU": (f"{IU}_pair", THINK.format("Answer"), "1"),
+    "THINK_VG": (f"{VG}_pair", THINK.format("Video"), "1"),
+    "THINK_VU": (f"{VU}_pair", THINK.format("Answer"), "1"),
+    "EDIT_PAIR_RANK": (f"{IG}_pair", "Edited image 2 is better.", "2"),
+    "EDIT_PAIR_SCORE": (f"{IG}_pair", "Edited Image 1: -0.42\nEdited Image 2: 1.31", "2"),
+    "EDIT_POINT_IF": (f"{IG}_point", '{\n"reasoning" : "2 cats became dogs",\n"score" : [20, 24],\n}', 22),
+    "EDIT_POINT_QUALITY": (f"{IG}_point", '{"reasoning": "natural", "score": [21, 18]}', 19.5),
+    "FLEX_IMAGE": (f"{IG}_pair", FLEX.format("Image"), "2"),
+    "FLEX_VIDEO": (f"{VG}_pair", FLEX.format("Video"), "2"),
+}
 
 
 def test_every_published_template_has_a_case() -> None:
@@ -106,26 +81,48 @@ def test_every_published_template_has_a_case() -> None:
     assert len(CASES) == 30
 
 
+@pytest.fixture(scope="module")
+def packs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The files that `unified-reward pack` writes."""
+    folder = tmp_path_factory.mktemp("packs")
+    return {path.stem: path for path in write_packs(FILE, folder)}
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_published_template_loads_renders_and_reads(
-    name: str, tmp_path: Path, vlm: Vlm, pixels: Callable[[str], NDArray[np.uint8]]
+    name: str, packs: dict[str, Path], vlm: Vlm, pixels: Callable[[str], NDArray[np.uint8]]
 ) -> None:
-    task, grammar, said, meaning = CASES[name]
-    pack = _pack(tmp_path / f"{name}.yaml", name, Task(task), grammar)
-    _check_rendering(pack, Task(task), PROMPTS[name], vlm, pixels)
-    if Task(task).mode is Mode.PAIR:
-        assert read_choice(said, pack.pair(Task(task)), Task(task)) == meaning
-        assert read_choice("I cannot say.", pack.pair(Task(task)), Task(task)) == "unparsed"
-    else:
-        assert read_score(said, pack.point(Task(task))) == pytest.approx(meaning)
-        assert read_score("I cannot say.", pack.point(Task(task))) is None
+    task, said, meaning = CASES[name]
+    places = prompt_places()[name]
+    assert {place for _, place in places} == {task}
+    for pack in (load_pack(str(packs[holder])) for holder, _ in places):
+        _check_rendering(pack, Task(task), PROMPTS[name], vlm, pixels)
+        if Task(task).mode is Mode.PAIR:
+            assert read_choice(said, pack.pair(Task(task)), Task(task)) == meaning
+            assert read_choice("I cannot say.", pack.pair(Task(task)), Task(task)) == "unparsed"
+        else:
+            assert read_score(said, pack.point(Task(task))) == pytest.approx(meaning)
+            assert read_score("I cannot say.", pack.point(Task(task))) is None
 
 
-def _pack(path: Path, name: str, task: Task, grammar: dict[str, Any]) -> Pack:
-    template = {"prompt": PROMPTS[name], **grammar}
-    document = {"name": name, "version": 1, "video": "frames", "replace": REPLACE, "tasks": {task.value: template}}
-    path.write_text(yaml.safe_dump(document))
-    return load_pack(str(path))
+def test_each_aspect_of_a_published_answer_is_read(packs: dict[str, Path]) -> None:
+    task = Task.IMAGE_GENERATION_POINT
+    template = load_pack(str(packs["ur-2.0"])).point(task)
+    assert list(read_aspects(CASES["IG_ACS_20"][1], template).values()) == [4, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("[1]", "it is no mapping of names to texts"),
+        ('{"MINE": "Which is better?"}', "it holds no prompt of a known name. Names: IG_PAIR, IG_POINT"),
+        ('{"IG_POINT": "How good is {caption}?"}', "{caption}: image_generation_point has no such placeholder"),
+    ],
+)
+def test_a_file_that_gives_no_packs_is_refused(given: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "prompts.json").write_text(given)
+    with pytest.raises(UserError, match=re.escape(message)):
+        write_packs(tmp_path / "prompts.json", tmp_path / "packs")
 
 
 def _check_rendering(
