@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from unified_reward.engines import Engine, Sampling
 from unified_reward.generation.seeds import candidate_seed
 from unified_reward.models.batching import Encoded, Segment, chat, encode
 from unified_reward.models.processing import VlmProcessor
@@ -29,28 +30,21 @@ def encode_prompt(processor: VlmProcessor, prompt: Prompt, media: MediaSource) -
 
 
 def sample_candidates(
-    vlm: Vlm, prompts: Sequence[Prompt], media: MediaSource, *, candidates: int, temperature: float,
-    max_new_tokens: int, seed: int, policy: str, batch: int,
+    engine: Engine, prompts: Sequence[Prompt], media: MediaSource, *, candidates: int, temperature: float,
+    max_new_tokens: int, seed: int, policy: str,
 ) -> list[Candidate]:  # fmt: skip
     """N answers per prompt, in the order of the prompts. The prompt is read once for its N candidates."""
-    encoded = [encode_prompt(vlm.processor, prompt, media) for prompt in prompts]
-    rows = [(prompt, one, k) for prompt, one in zip(prompts, encoded, strict=True) for k in range(candidates)]
+    turns = [prompt_segments(prompt, media) for prompt in prompts]
+    rows = [(prompt, turn, k) for prompt, turn in zip(prompts, turns, strict=True) for k in range(candidates)]
     seeds = [candidate_seed(seed, prompt.id, k) for prompt, _, k in rows]
-    texts = generate_text(
-        vlm,
-        [one for _, one, _ in rows],
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        seeds=seeds,
-        batch=batch,
-    )
+    written = engine.write([turn for _, turn, _ in rows], Sampling(max_new_tokens, temperature), seeds)
     sampler = {"temperature": str(temperature), "max_new_tokens": str(max_new_tokens)}
     return [
         Candidate(
-            id=f"{prompt.id}/{policy}/{k}", prompt_id=prompt.id, index=k, seed=drawn, policy=policy, text=text.strip(),
-            sampler=sampler,
+            id=f"{prompt.id}/{policy}/{k}", prompt_id=prompt.id, index=k, seed=drawn, policy=policy,
+            text=one.text.strip(), sampler=sampler,
         )
-        for (prompt, _, k), drawn, text in zip(rows, seeds, texts, strict=True)
+        for (prompt, _, k), drawn, one in zip(rows, seeds, written, strict=True)
     ]  # fmt: skip
 
 

@@ -65,14 +65,15 @@ def _engine(context: StageContext, config: GenerateConfig, media: MediaReader) -
         model = load_image_policy(base)
         sampler = DiffusionSampler(config.sampler_steps, config.guidance, config.batch)
         return lambda prompts: candidates(model, prompts, config.candidates, sampler, seed=seed, name=policy)
+    from unified_reward.engines.transformers_engine import TransformersEngine
     from unified_reward.generation.vlm import sample_candidates
     from unified_reward.models.vlm import load_vlm
 
-    vlm = load_vlm(base)
+    engine = TransformersEngine(load_vlm(base), batch=config.batch)
     return lambda prompts: (
         (candidate, None)
         for candidate in sample_candidates(
-            vlm, prompts, media, candidates=config.candidates, temperature=config.temperature,
-            max_new_tokens=config.max_new_tokens, seed=seed, policy=policy, batch=config.batch,
+            engine, prompts, media, candidates=config.candidates, temperature=config.temperature,
+            max_new_tokens=config.max_new_tokens, seed=seed, policy=policy,
         )
     )  # fmt: skip
