@@ -11,11 +11,12 @@ import yaml
 from rich.table import Table
 
 from unified_reward.cli.console import output, print_json, say
-from unified_reward.evaluation.benchmarks import Report, score_verdicts
+from unified_reward.evaluation.benchmarks import Report, benchmark_name, score_verdicts
 
 
 def evaluate(benchmark: str, verdicts: Path, data: Path | None, *, as_json: bool) -> int:
     """Score and show. Returns the exit code."""
+    benchmark = benchmark_name(benchmark)
     report = score_verdicts(benchmark, verdicts, data)
     if as_json:
         print_json(report.as_json())
@@ -53,7 +54,7 @@ def _show_beside(name: str, values: Mapping[str, float], published_table: Mappin
         own = [values.get(prefix + column) for column in columns]
         table.add_row(label, *("-" if value is None else f"{value:.2f}" for value in own))
     for model, row in published_table["rows"].items():
-        table.add_row(model, *(f"{value:g}" for value in row))
+        table.add_row(model, *("-" if value is None else f"{value:g}" for value in row))
     output().print(table)
     output().print(f"source: {published_table['source']}\n", markup=False, soft_wrap=True)
 
@@ -61,12 +62,18 @@ def _show_beside(name: str, values: Mapping[str, float], published_table: Mappin
 def _percents(report: Report) -> dict[str, float]:
     """All accuracies by the names of published columns; `official:` before those counted by the rules of that protocol."""
     shares = {"accuracy": report.overall.accuracy, **{name: share.accuracy for name, share in report.groups.items()}}
-    shares |= {name: report.metrics.get(name) for name in ("tau", "diff")}
-    shares |= {f"macro/{name}": value for name, value in report.metrics.get("macro", {}).items()}
+    shares |= {name: value for name, value in report.metrics.items() if isinstance(value, float)}
+    shares |= {f"macro/{name}": value for name, value in _tables(report.metrics.get("macro")).items()}
     for name, by_rule in report.metrics.get("as_published", {}).items():
-        shares |= {f"{name}:{name}/{group}": value for group, value in by_rule.items() if group != "left_out"}
-        shares |= {f"{name}:accuracy": by_rule["overall"], f"{name}:macro/{name}": by_rule["macro"]}
+        counted = {group: value for group, value in by_rule.items() if isinstance(value, float)}
+        shares |= {f"{name}:{group}": value for group, value in counted.items()}
+        shares |= {f"{name}:{name}/{group}": value for group, value in counted.items()}
+        shares |= {f"{name}:accuracy": by_rule.get("overall"), f"{name}:macro/{name}": by_rule.get("macro")}
     return {name: 100 * value for name, value in shares.items() if value is not None}
+
+
+def _tables(value: Any) -> dict[str, float | None]:
+    return value if isinstance(value, dict) else {}
 
 
 def _table(first: str, *others: str) -> Table:

@@ -1,0 +1,98 @@
+"""Which of two is better, as people's labels and judges' answers say it."""
+
+from __future__ import annotations
+
+import json
+import re
+from enum import StrEnum
+from typing import Any
+
+
+class Side(StrEnum):
+    """first, second: as the two stand in the benchmark's data."""
+
+    FIRST = "first"
+    SECOND = "second"
+    TIE = "tie"
+
+    def swapped(self) -> Side:
+        return {Side.FIRST: Side.SECOND, Side.SECOND: Side.FIRST}.get(self, self)
+
+
+WORDS: dict[str, Side] = {
+    **dict.fromkeys(("a", "1", "1.0", "left", "leftvote", "first", "a>b", "a>>b", "model_a", "response_a", "chosen_a",
+                     "preferred_a"), Side.FIRST),
+    **dict.fromkeys(("b", "2", "2.0", "right", "rightvote", "second", "b>a", "b>>a", "a<b", "model_b", "response_b",
+                     "chosen_b", "preferred_b"), Side.SECOND),
+    **dict.fromkeys(("c", "same", "tie", "tied", "equal", "tievote", "bothbad", "both bad", "bothbad_vote", "both_bad",
+                     "bothgood", "both good", "both", "neither", "draw", "a=b", "a=b=good", "a=b=bad"), Side.TIE),
+}  # fmt: skip
+THING = r"(?:edited\s+)?(?:image|picture|video|clip|answer|response|candidate|option|model|output)"
+BETTER = re.compile(
+    rf"\b{THING}\s*[#:]?\s*([12AB])\b\s*(?:is|was)\s+(?:the\s+)?"
+    r"(?:(?:slightly|marginally|much|clearly|significantly|overall|a\s+bit)\s+)*(?:better|preferred|superior|winner|best)\b",
+    re.IGNORECASE,
+)
+EQUAL = re.compile(
+    r"\bequally\s+(?:good|bad|well|poor|matched)\b|\bboth\s+(?:\w+\s+)?are\s+(?:the\s+same|equal|comparable)\b"
+    r"|\b(?:it\s+is|it's|is)\s+a\s+tie\b|\bneither\s+(?:\w+\s+){0,2}is\s+better\b",
+    re.IGNORECASE,
+)
+TAG = re.compile(r"<answer>(.*?)</answer>", re.IGNORECASE | re.DOTALL)
+BRACKETS = re.compile(r"\[\[\s*([^\[\]]+?)\s*\]\]")
+MARKER = re.compile(r"(?:overall\s+judge?ment|final\s+(?:verdict|judge?ment|answer)|verdict)\s*[:\-]", re.IGNORECASE)
+JSON_KEYS = ("better_response", "winner", "judgement", "judgment", "preferred", "choice", "better", "answer")
+FENCE = re.compile(r"^```(?:json)?\s*|\s*```$")
+
+
+def read_label(value: Any) -> Side | None:
+    """A person's label: A, B, same; left, right, tie; 1, 2; [1, 0] (1 = preferred); or a sentence. None: not a label."""
+    if isinstance(value, list):
+        shown = {(1, 0): Side.FIRST, (0, 1): Side.SECOND}
+        return shown.get(tuple(value)) if len(value) == 2 else None
+    if value is None or isinstance(value, bool):
+        return None
+    text = str(value).strip()
+    return WORDS.get(text.lower()) or _stated(text)
+
+
+def read_answer(text: str) -> Side | None:
+    """The verdict of a judge's answer, in the order it was shown; None where it does not settle on one.
+
+    What stands in the last <answer> tag counts, else what a JSON object says, else a label in [[ ]], else the statements
+    ("Image 1 is better", "equally good") after the last "Overall Judgment:" or "Verdict:", else those of the whole text;
+    statements must agree. A text of one word (A, left, 2, tie) is a verdict.
+    """
+    tags = TAG.findall(text)
+    text = (tags[-1] if tags else text).replace("*", "").strip()
+    if (said := _json_verdict(text)) is not None:
+        return said
+    if labels := BRACKETS.findall(text):
+        sides = {WORDS.get(label.lower()) for label in labels}
+        return sides.pop() if len(sides) == 1 else None
+    if (word := WORDS.get(text.strip(" .'\"").lower())) is not None:
+        return word
+    for part in (MARKER.split(text)[-1], text):
+        if (word := WORDS.get(part.strip(" .'\"").lower())) is not None or (word := _stated(part)) is not None:
+            return word
+    return None
+
+
+def _stated(text: str) -> Side | None:
+    sides = {WORDS[number.lower()] for number in BETTER.findall(text)}
+    if EQUAL.search(text):
+        sides.add(Side.TIE)
+    return sides.pop() if len(sides) == 1 else None
+
+
+def _json_verdict(text: str) -> Side | None:
+    bare = FENCE.sub("", text)
+    found = re.search(r"\{.*\}", bare, re.DOTALL)
+    if found is None:
+        return None
+    try:
+        values = json.loads(found.group())
+    except json.JSONDecodeError:
+        return None
+    named = next((values[key] for key in JSON_KEYS if key in values), None) if isinstance(values, dict) else None
+    return None if named is None else read_label(named)
