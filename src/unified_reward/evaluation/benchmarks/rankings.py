@@ -134,7 +134,8 @@ def read_ranked(verdicts: Path, data: Path | None) -> tuple[list[Ranked], int | 
     known = read_rows(data, "--data")
     by_id = {item_id(row): row for row in known}
     if len(by_id) == len(known) and all(item_id(row) in by_id for row in rows) and None not in by_id:
-        joined = [(row, by_id[item_id(row)]) for row in rows]
+        last = {item_id(row): row for row in rows}  # a file written twice counts once
+        joined = [(row, by_id[name]) for name, row in last.items()]
     elif len(rows) == len(known):
         joined = list(zip(rows, known, strict=True))
     else:

@@ -1,8 +1,8 @@
 """Verdicts on VL-RewardBench, joined with its pairs: which place the better response was shown at, and what the judge said.
 
-Two layouts. The benchmark's own results bring the pair with each sample: {"id", "query", "response", "ranking", "meta":
+Three layouts. The benchmark's own results bring the pair with each sample: {"id", "query", "response", "ranking", "meta":
 {"filter_choice": text, "random_number": 0 | 1}}, K lines per item. The short one, {"id", "output" | "outputs", "order",
-"index"}, needs the benchmark's data beside it.
+"index"}, needs the benchmark's data beside it. {"id", "answer", "output"} brings the right sentence with it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 from unified_reward.errors import UserError
 from unified_reward.evaluation.benchmarks.files import Row, read_rows
+from unified_reward.evaluation.benchmarks.sides import Side, read_label
 
 TEXT_FIELDS = ("outputs", "output", "model_output")
 LAYOUT = 'Write {"id", "output" or "outputs", "order"} a line, or the results of the benchmark\'s own inference.'
@@ -52,6 +53,8 @@ def read_pairs(verdicts: Path, data: Path | None, shown_swapped: Callable[[int],
         )
     if "meta" in rows[0].values:
         return _from_results(verdicts, rows)
+    if data is None and "answer" in rows[0].values:
+        return _from_answers(verdicts, rows)
     if data is None:
         raise UserError(field="--data", value=None, why="this layout does not say which response is better",
                         fix="Name the benchmark's data.json.")  # fmt: skip
@@ -78,6 +81,21 @@ def _from_results(path: Path, rows: Sequence[Row]) -> list[JudgedPair]:
         swapped = bool(meta["random_number"])
         key = pair.id + str(row.values.get("query")) + "\t".join(sorted(map(str, row.values.get("response") or [])))
         judged.setdefault(key, JudgedPair(pair.id)).votes.append(Vote(text, swapped, _place(pair.best, swapped)))
+    return list(judged.values())
+
+
+def _from_answers(path: Path, rows: Sequence[Row]) -> list[JudgedPair]:
+    """Rows of UnifiedReward's scripts with an id: `answer` is the sentence that is right in the order shown."""
+    judged: dict[str, JudgedPair] = {}
+    for row in rows:
+        side = read_label(row.values.get("answer"))
+        if not isinstance(row.values.get("id"), str) or side not in (Side.FIRST, Side.SECOND):
+            raise row.error(path, "it has no id, or answer is not which answer is better",
+                            'Write "answer": "Answer 1 is better" or "Answer 2 is better".')  # fmt: skip
+        better = 1 if side is Side.FIRST else 2
+        key = row.values["id"] + str(row.values.get("problem", row.values.get("query", "")))
+        pair = judged.setdefault(key, JudgedPair(row.values["id"]))
+        pair.votes += [Vote(text, bool(_order(path, row)), better) for text in _texts(path, row)]
     return list(judged.values())
 
 

@@ -120,3 +120,17 @@ def test_wrong_names_are_named(tmp_path: Path) -> None:
     (tmp_path / "broken.gz").write_bytes(gzip.compress(b"{}")[:-4])
     with pytest.raises(UserError, match="cannot be read"):
         score_verdicts("genai-bench-image", tmp_path / "broken.gz")
+
+
+def test_answers_in_sentences_are_read_three_ways(tmp_path: Path) -> None:
+    """As UnifiedReward's scripts write them: `answer` is right in the order shown, numbers start again with each batch."""
+    said = [{"idx": "0", "problem": "p", "answer": "Image 1 is better", "model_output": "Image 1 is better than Image 2."},
+            {"idx": "0", "problem": "q", "answer": "Image 2 is better", "model_output": "Image 1 is better."}]  # fmt: skip
+    found = score_verdicts("genai-bench-image", written(tmp_path / "v.jsonl", said)).as_json()
+    assert (found["accuracy"], found["n"], found["metrics"]["diff"]) == (0.5, 2, 0.5)
+    assert any("3-way" in note for note in found["notes"])
+    votes = [{"idx": 0, "vote_type": "bothbad_vote", "output": "Both images are equally good."},
+             {"idx": 1, "vote_type": "rightvote", "output": "Image 1 is better.", "swapped": True},
+             {"idx": 2, "vote_type": "leftvote", "output": "?"}]  # fmt: skip
+    found = score_verdicts("genai-bench-image", written(tmp_path / "w.jsonl", votes)).as_json()
+    assert (found["accuracy"], found["n"], found["unparsed"]) == (2 / 3, 3, 1)

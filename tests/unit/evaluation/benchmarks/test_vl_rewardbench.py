@@ -197,3 +197,12 @@ def test_the_published_pairs(tmp_path: Path) -> None:
     firsts = sum(swap == (one["human_ranking"][0] == 1) for one, swap in zip(data, swaps, strict=True))
     assert always["accuracy"] == firsts / 1250
     assert 0.45 < always["accuracy"] < 0.55
+
+
+def test_rows_that_bring_the_right_sentence_need_no_data(tmp_path: Path) -> None:
+    path = tmp_path / "v.jsonl"
+    rows = [{"id": "mmmu_1", "answer": "Answer 2 is better", "model_output": TWO},
+            {"id": "mmmu_2", "answer": "Answer 1 is better", "model_output": TWO}]  # fmt: skip
+    path.write_text("\n".join(map(json.dumps, rows)))
+    found = score_verdicts("vl-rewardbench", path)
+    assert (found.overall.accuracy, found.groups["official/reasoning"].n) == (0.5, 2)
