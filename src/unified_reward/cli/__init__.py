@@ -148,7 +148,14 @@ def eval_(
 
 @app.command("import")
 def import_(
-    source: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="shapes, or .jsonl and .csv files")],
+    source: Annotated[
+        list[str],
+        typer.Argument(metavar="SOURCE...", help="shapes; or tables, folders and mixes: [FORMAT=]PATH[@random:10%]"),
+    ],
+    form: Annotated[
+        str,
+        typer.Option("--format", metavar="NAME", help="layout of the files (docs/data.md); auto tells it by itself"),
+    ] = "auto",
     run: Annotated[str, typer.Option(metavar="NAME", help="run whose datasets they become")] = "imported",
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="a field of the stage: max_side=256")
@@ -158,7 +165,7 @@ def import_(
     """Import data as versioned datasets, without the other stages."""
     from unified_reward.cli.documents import import_data
 
-    raise typer.Exit(import_data(source, set_ or [], run, home))
+    raise typer.Exit(import_data(source, form, set_ or [], run, home))
 
 
 @app.command()

@@ -36,19 +36,22 @@ def render(file: Path, overrides: Sequence[str], *, as_json: bool) -> int:
     return 0
 
 
-def import_data(source: Sequence[str], overrides: Sequence[str], run: str, home: str) -> int:
-    """Import a world or files by their component, as the run's datasets. Returns the exit code."""
+def import_data(source: Sequence[str], form: str, overrides: Sequence[str], run: str, home: str) -> int:
+    """Import a world or published files by their component, as the run's datasets. Returns the exit code."""
+    from unified_reward.data.formats import AUTO, format_named
+    from unified_reward.data.sources import read_sources
     from unified_reward.launch import components
 
     values = dict(_field(text) for text in overrides)
-    if len(source) == 1 and source[0] in WORLDS:
+    if len(source) == 1 and source[0] in WORLDS and form == AUTO:
         values["source"] = source[0]
     else:
-        missing = [path for path in source if not Path(path).is_file()]
-        if missing:
-            raise UserError(field="SOURCE", value=missing[0], why="there is no such file",
-                            fix=f"Name .jsonl or .csv files, or a world: {', '.join(WORLDS)}.")  # fmt: skip
-        values |= {"source": "files", "paths": ",".join(source)}
+        if any("," in path for path in source):
+            raise UserError(field="SOURCE", value=next(path for path in source if "," in path),
+                            why="a comma separates paths", fix="Rename it, or name its folder.")  # fmt: skip
+        name = "files" if form == AUTO else format_named(form, "--format").name
+        read_sources(source, name, Path(str(values.get("media_root", "."))))
+        values |= {"source": name, "paths": ",".join(source)}
     say(f"Importing for the run {run} ...")
     return run_app(components.import_data(run=run, home=str(Home.at(home).root), **values))
 

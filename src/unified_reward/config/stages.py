@@ -124,18 +124,30 @@ class TrainLoopConfig(StageConfig):
 class ImportConfig(StageConfig):
     """Datasets as versioned parquet and content-addressed media: judge records, and prompts for the policies."""
 
-    source: str = Field("shapes", description="shapes (the embedded world) or files (files of your own)")
-    paths: list[str] = Field(default_factory=list, description="files: .jsonl records or .csv votes to read")
-    media_root: str = Field(".", description="files: directory that media paths in .jsonl records start from")
+    source: str = Field(
+        "shapes", description="shapes (the embedded world), files (each tells its format), or the name of a format"
+    )
+    paths: list[str] = Field(
+        default_factory=list,
+        description="files: tables, folders of them or train_data.yaml mixes, each as [FORMAT=]PATH[@random:10%]",
+    )
+    media_root: str = Field(".", description="files: directory that media paths start from, before a file's own")
     train_records: int = Field(8320, ge=0, description="shapes: judge records to learn from, over all eight tasks")
     eval_records: int = Field(300, ge=0, description="shapes: held-out judge records for each of the eight tasks")
     prompts: int = Field(600, ge=0, description="shapes: training prompts of the VLM policy")
     eval_prompts: int = Field(400, ge=0, description="shapes: held-out prompts of the VLM policy")
     image_repeats: int = Field(4, ge=1, description="shapes: times each training caption is asked of the image policy")
-    video_frames: int = Field(8, ge=1, le=256, description="files: frames sampled evenly from a video (paper: 8)")
+    video_frames: int = Field(8, ge=1, le=256, description="files: frames sampled evenly from a video (paper: 8 or 16)")
     max_side: int = Field(512, ge=16, le=8192, description="files: longer side in pixels to scale media down to")
-    held_out: float = Field(0.25, gt=0, lt=1, description="files: share of prompts kept for evaluation")
-    allow_missing: bool = Field(False, description="files: count unreadable files as rejects, do not fail")
+    max_megapixels: int = Field(64, ge=1, le=1000, description="files: refuse pictures and frames that are larger")
+    max_megabytes: int = Field(512, ge=1, le=65536, description="files: refuse media files that are larger")
+    max_seconds: float = Field(600.0, gt=0, description="files: refuse videos that are longer")
+    held_out: float = Field(0.25, gt=0, lt=1, description="files: share of records kept for evaluation")
+    max_rejects: float = Field(
+        0.5, ge=0, le=1, description="files: share of records that may be left out, counted and listed"
+    )
+    allow_missing: bool = Field(False, description="files: let any number of records be left out")
+    decoders: int = unkeyed(0, ge=0, le=256, description="files: media decoded side by side; 0 = one for each core")
 
 
 class RewardTrainConfig(TrainLoopConfig):

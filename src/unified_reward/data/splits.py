@@ -3,26 +3,78 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 
+from unified_reward.records import JudgeRecord, Subject
 
-def held_out(keys: Sequence[Sequence[Hashable]], share: float, seed: int = 0) -> list[bool]:
-    """Whether each record is held out. keys[i]: what record i must not share with the other side (prompt, digests).
+GENERIC = 10  # a question asked about more media than this ("Describe this image in detail.") tells nothing of them
 
-    Whole groups of connected records are held out, in an order drawn by `seed`, until `share` of the records is reached;
-    at least one group is held out, and at least one is not. Raises ValueError when all records hang together.
+
+def leak_keys(records: Sequence[JudgeRecord]) -> list[tuple[Hashable, ...]]:
+    """What each record must not share with the other side: its prompt, whatever its case and spacing, and its media.
+
+    Questions asked about more than GENERIC media do not count, or whole data sets of captions would hang together.
+    """
+    asked: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        if record.task.subject is Subject.UNDERSTANDING:
+            asked[_plain(record.prompt)].update(record.media)
+    generic = {prompt for prompt, media in asked.items() if len(media) > GENERIC}
+    return [
+        tuple([("prompt", _plain(r.prompt))] if _plain(r.prompt) not in generic else [])
+        + tuple(("medium", digest) for digest in r.media)
+        for r in records
+    ]
+
+
+def held_out(
+    keys: Sequence[Sequence[Hashable]], share: float, seed: int = 0, named: Sequence[str] | None = None
+) -> list[bool]:
+    """Whether each record is held out. keys[i]: what record i must not share with the other side (see leak_keys).
+
+    named: splits that records bring along ("" = none); what hangs together with one of them goes where it is. Of the rest,
+    whole groups of connected records are held out, in an order drawn by `seed`, as long as they fit into `share`; at least
+    one is held out, and at least one is not. Raises ValueError when that is impossible.
     """
     groups = _connected(keys)
-    names = sorted(set(groups), key=lambda g: hashlib.sha256(f"{seed}\0{sorted(map(str, keys[g]))}".encode()).digest())
-    if len(names) < 2:
+    sizes = Counter(groups)
+    bound = _bound(groups, named or [""] * len(keys))
+    free = sorted(set(groups) - set(bound), key=lambda g: _draw(seed, keys[g]))
+    if len(sizes) < 2:
         raise ValueError("all records share prompts or media, so none can be held out without leaking")
-    sizes = {name: groups.count(name) for name in names}
-    chosen, count = {names[0]}, sizes[names[0]]
-    for name in names[1:-1]:
-        if count + sizes[name] <= share * len(keys):
-            chosen.add(name)
-            count += sizes[name]
+    chosen = {group for group, test in bound.items() if test}
+    count = sum(sizes[group] for group in chosen)
+    for group in free:
+        if count + sizes[group] <= share * len(keys):
+            chosen.add(group)
+            count += sizes[group]
+    if not chosen and free:
+        chosen.add(min(free, key=lambda group: sizes[group]))
+    if len(chosen) == len(sizes) and free:
+        chosen.discard(free[-1])
     return [group in chosen for group in groups]
+
+
+def _bound(groups: Sequence[int], named: Sequence[str]) -> dict[int, bool]:
+    """Groups that hold a record with a split of its own -> whether it is a held-out one."""
+    bound: dict[int, tuple[bool, int]] = {}
+    for number, (group, split) in enumerate(zip(groups, named, strict=True)):
+        if not split:
+            continue
+        test = split != "train"
+        known, first = bound.setdefault(group, (test, number))
+        if known != test:
+            raise ValueError(f"records {first + 1} and {number + 1} share a prompt or a medium, but one is named train")
+    return {group: test for group, (test, _) in bound.items()}
+
+
+def _draw(seed: int, keys: Sequence[Hashable]) -> bytes:
+    return hashlib.sha256(f"{seed}\0{sorted(map(str, keys))}".encode()).digest()
+
+
+def _plain(prompt: str) -> str:
+    return " ".join(prompt.casefold().split())
 
 
 def _connected(keys: Sequence[Sequence[Hashable]]) -> list[int]:

@@ -31,8 +31,13 @@ def import_data(
     image_repeats: int = 4,
     video_frames: int = 8,
     max_side: int = 512,
+    max_megapixels: int = 64,
+    max_megabytes: int = 512,
+    max_seconds: float = 600.0,
     held_out: float = 0.25,
+    max_rejects: float = 0.5,
     allow_missing: bool = False,
+    decoders: int = 0,
 ) -> AppDef:
     """Datasets as versioned parquet and content-addressed media: judge records, and prompts for the policies.
 
@@ -48,18 +53,24 @@ def import_data(
         cpu: cluster: cores of a pod; 0 = one for each of its processes
         gpu: cluster: GPUs of a pod
         memory: cluster: memory of a pod (64Gi); empty = 2Gi for each of its processes
-        source: shapes (the embedded world) or files (files of your own)
-        paths: files: .jsonl records or .csv votes to read (comma-separated)
-        media_root: files: directory that media paths in .jsonl records start from
+        source: shapes (the embedded world), files (each tells its format), or the name of a format
+        paths: files: tables, folders of them or train_data.yaml mixes, each as [FORMAT=]PATH[@random:10%%] (comma-
+            separated)
+        media_root: files: directory that media paths start from, before a file's own
         train_records: shapes: judge records to learn from, over all eight tasks
         eval_records: shapes: held-out judge records for each of the eight tasks
         prompts: shapes: training prompts of the VLM policy
         eval_prompts: shapes: held-out prompts of the VLM policy
         image_repeats: shapes: times each training caption is asked of the image policy
-        video_frames: files: frames sampled evenly from a video (paper: 8)
+        video_frames: files: frames sampled evenly from a video (paper: 8 or 16)
         max_side: files: longer side in pixels to scale media down to
-        held_out: files: share of prompts kept for evaluation
-        allow_missing: files: count unreadable files as rejects, do not fail
+        max_megapixels: files: refuse pictures and frames that are larger
+        max_megabytes: files: refuse media files that are larger
+        max_seconds: files: refuse videos that are longer
+        held_out: files: share of records kept for evaluation
+        max_rejects: files: share of records that may be left out, counted and listed
+        allow_missing: files: let any number of records be left out
+        decoders: files: media decoded side by side; 0 = one for each core
     """
     return component_app("import", locals(), [])
 

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from typing import Any
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
 
 from unified_reward import progress
 from unified_reward.config import ArtifactRef, ImportConfig
 from unified_reward.errors import UserError
 from unified_reward.records import JudgeRecord, Prompt, Task
 from unified_reward.stages.context import StageContext, StageResult
-from unified_reward.store import DatasetWriter
+from unified_reward.stages.media import decoded_cache
+from unified_reward.store import DatasetWriter, write_artifact
+
+if TYPE_CHECKING:
+    from unified_reward.data.card import Card
+    from unified_reward.data.importer import Imported
 
 JUDGE_RECORDS = "judge_records"
 PROMPTS_VLM = "prompts_vlm"
 PROMPTS_DIFFUSION = "prompts_diffusion"
+CARD = "card"
 EVAL_SEED = 1_000_000
 
 
@@ -23,11 +31,7 @@ def run(context: StageContext) -> StageResult:
     config = context.config(ImportConfig)
     if config.source == "shapes":
         return _import_shapes(context, config)
-    if config.source == "files":
-        return _import_files(context, config)
-    raise UserError(
-        field="import.source", value=config.source, why="there is no such source", fix="Use shapes or files."
-    )
+    return _import_files(context, config)
 
 
 def _import_shapes(context: StageContext, config: ImportConfig) -> StageResult:
@@ -66,19 +70,71 @@ def _import_shapes(context: StageContext, config: ImportConfig) -> StageResult:
 
 
 def _import_files(context: StageContext, config: ImportConfig) -> StageResult:
-    from unified_reward.data.files import read_files
+    from unified_reward.data.card import card_of, markdown
+    from unified_reward.data.importer import import_sources, limits_of
+    from unified_reward.stages.import_page import show
 
-    rows = _Rows(context, 0)
-    found = read_files(config, context.spec.seed)
-    card = {"source": found.source, "licence": found.licence}
-    reference = rows.write(JUDGE_RECORDS, JudgeRecord, found.records(), card)
-    rejects = [{"file": reject.file, "reason": reject.reason} for reject in found.rejects]
-    context.track.table("rejects", rejects)
+    limits = limits_of(config)
+    meta: dict[str, Any] = {"media": {"frames": limits.frames, "max_side": limits.max_side}}
+    with DatasetWriter(context.store, f"{context.prefix}/{JUDGE_RECORDS}", JudgeRecord) as writer:
+        found = import_sources(
+            config, writer.add_media, seed=context.spec.seed, cache=decoded_cache(context.work_dir, limits),
+            progress=lambda done: progress.report(done, done, "records", JUDGE_RECORDS),
+        )  # fmt: skip
+        card = card_of(found, {"frames of a clip": limits.frames, "longer side in pixels": limits.max_side})
+        writer.meta = {
+            **meta, "source": ", ".join(dict.fromkeys(s.format for s in found.sources)),
+            "licence": "; ".join(dict.fromkeys(s.licence for s in found.sources)), "card": card.facts(),
+        }  # fmt: skip
+        for record in found.records:
+            writer.add(record)
+        reference = writer.commit()
+    text = markdown(card, f"{JUDGE_RECORDS} {reference.digest[:12]}", found.rejects)
+    show(context.track, card, text, [*found.rejects, *found.repeats])
+    left_out = [asdict(each) for each in (*found.rejects, *found.repeats)]
+    listed = write_artifact(
+        context.store, f"{context.prefix}/{CARD}", kind="dataset-card",
+        files={"DATASET_CARD.md": text.encode(), "card.json": _json(card.facts()),
+               "rejects.jsonl": "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in left_out).encode()},
+    )  # fmt: skip
+    _tell(found)
+    counts = {f"{split}/{task}": n for split, tasks in card.counts.items() for task, n in tasks.items()}
+    context.track.params({f"rows/{JUDGE_RECORDS}": len(found.records)})
     return StageResult(
-        outputs={JUDGE_RECORDS: reference},
-        metrics={**rows.counts(), "rejects": len(rejects)},
-        report={"rejects": rejects[:50], "card": found.card()},
+        outputs={JUDGE_RECORDS: reference, CARD: listed},
+        metrics={"rows": {JUDGE_RECORDS: counts}, "rejects": len(found.rejects), "repeats": len(found.repeats)},
+        report={"rejects": left_out[:50], "card": _report_card(card, config)},
     )
+
+
+def _report_card(card: Card, config: ImportConfig) -> dict[str, Any]:
+    """What the run's page says of the data: flat, in words it can list."""
+    facts = card.facts()
+    return {
+        **facts, "sources": list(config.paths), "media": {name: _spread(value) for name, value in facts["media"].items()},
+        "counts": {f"{split}/{task}": n for split, tasks in card.counts.items() for task, n in tasks.items()},
+    }  # fmt: skip
+
+
+def _spread(value: Any) -> Any:
+    return (
+        " to ".join(f"{value[k]:g}" for k in ("min", "max")) if isinstance(value, dict) and value else value or "none"
+    )
+
+
+def _tell(found: Imported) -> None:
+    """Say on the stage's output what was left out, so that it is seen without opening a page."""
+    for source in found.sources:
+        print(
+            f"{source.file} ({source.format}): {source.records} records, {source.rejects} rejects, {source.repeats} repeats"
+        )
+    for reason, count in Counter(reject.reason for reject in found.rejects).most_common(5):
+        first = next(reject for reject in found.rejects if reject.reason == reason)
+        print(f"left out: {count} x {reason}, first {first.file}:{first.row} {first.detail}".rstrip())
+
+
+def _json(values: Any) -> bytes:
+    return (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 class _Rows:

@@ -1,31 +1,44 @@
-"""Digest -> pixels for the stages: read from the store once, decoded once, kept while there is room."""
+"""Digest -> pixels for the stages: read from the store once, decoded once, kept while there is room.
+
+Media are sampled and scaled as the import of their data set says; large ones are kept decoded on this machine's disk too.
+"""
 
 from __future__ import annotations
 
-from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
-from unified_reward.data.media import MediaError, MediaLimits, Pixels, decode
+from unified_reward.data.decoded import DecodedCache
+from unified_reward.data.media import MediaError, MediaLimits, Pixels
 from unified_reward.errors import UserError
 from unified_reward.store import Dataset
 
-CACHED_MEDIA = 20_000  # 32x32 pictures of the embedded world: 60 MB; bounded by count, so real data use a smaller one
+
+def decoded_cache(work_dir: Path, limits: MediaLimits) -> DecodedCache:
+    """The decoded media of this machine, shared by its stages."""
+    return DecodedCache(limits, work_dir / "decoded")
+
+
+def limits_of(dataset: Dataset[Any]) -> MediaLimits:
+    """How the data set's import says that its media are sampled and scaled."""
+    noted = dataset.meta.get("media") or {}
+    return MediaLimits(**noted)
 
 
 class MediaReader:
-    """uint8 [H, W, 3] or [T, H, W, 3] by digest. Calling it twice for one digest gives the same array: do not write to it."""
+    """uint8 [H, W, 3] or [T, H, W, 3] by digest. Calling it twice for one digest gives the same array: do not write to it.
 
-    def __init__(self, dataset: Dataset[Any], limits: MediaLimits | None = None, cached: int = CACHED_MEDIA) -> None:
+    work_dir: where decoded media are kept on disk; None = in memory only.
+    """
+
+    def __init__(self, dataset: Dataset[Any], limits: MediaLimits | None = None, work_dir: Path | None = None) -> None:
         self.dataset = dataset
-        self.limits = limits or MediaLimits()
-        self._read = lru_cache(maxsize=cached)(self._decode)
+        self.limits = limits or limits_of(dataset)
+        self._cache = decoded_cache(work_dir, self.limits) if work_dir else DecodedCache(self.limits)
 
     def __call__(self, digest: str) -> Pixels:
-        return self._read(digest)
-
-    def _decode(self, digest: str) -> Pixels:
         try:
-            return decode(self.dataset.media(digest), self.limits)
+            return self._cache.get(digest, lambda: self.dataset.media(digest))
         except MediaError as error:
             raise UserError(
                 field=f"media {digest[:12]}",

@@ -25,7 +25,7 @@ SHOWN = 40  # verdicts in the report's table
 def run(context: StageContext) -> StageResult:
     config = context.config(RewardEvalConfig)
     data = context.dataset(JUDGE_RECORDS, JudgeRecord)
-    judge = Judge.load(context.model("judge"), MediaReader(data), batch=config.batch)
+    judge = Judge.load(context.model("judge"), MediaReader(data, work_dir=context.work_dir), batch=config.batch)
     records = _held_out(data.records(), config.records, judge)
     verdicts = judge_records(judge, records, name=context.spec.inputs["judge"].digest)
     ranges = {task: judge.pack.point(task).range for task in judge.pack.tasks if task.mode is Mode.POINT}

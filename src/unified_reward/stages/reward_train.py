@@ -28,7 +28,7 @@ def run(context: StageContext) -> StageResult:
     if not records:
         raise UserError(field="rewardTrain.tasks", value=config.tasks or "all", why="the data have no such training record",
                         fix="Choose other tasks, or import other data.")  # fmt: skip
-    media = MediaReader(data)
+    media = MediaReader(data, work_dir=context.work_dir)
 
     def example(index: int) -> Encoded:
         return encode(vlm.processor, record_segments(records[index], pack, media, vlm.processor))

@@ -1,0 +1,204 @@
+"""Published files -> judge records whose media are stored, and a list of all that could not be read, with the reason."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from unified_reward.config import ImportConfig
+from unified_reward.data.decoded import DecodedCache
+from unified_reward.data.examples import Example, RowError, names
+from unified_reward.data.format import Format
+from unified_reward.data.formats import FORMATS, format_of
+from unified_reward.data.limits import MediaLimits
+from unified_reward.data.loading import Loaded, MediaLoader
+from unified_reward.data.sources import Source, chosen_rows, read_sources
+from unified_reward.data.splits import held_out, leak_keys
+from unified_reward.data.tables import read_rows
+from unified_reward.errors import UserError
+from unified_reward.records import JudgeRecord
+
+REPEATED = "it repeats an earlier record"
+MEND = "Mend them, set import.mediaRoot to where media lie, or raise import.maxRejects."
+
+
+@dataclass(frozen=True)
+class Reject:
+    """What was left out. row: number in its file (lines of text files), or what a group of rows has in common."""
+
+    file: str
+    row: str
+    reason: str
+    detail: str = ""
+
+
+@dataclass
+class SourceCount:
+    """What one file gave. rows: that its strategy took. Of them came records, rejects and repeats of earlier records."""
+
+    file: str
+    format: str
+    licence: str
+    strategy: str
+    rows: int = 0
+    records: int = 0
+    rejects: int = 0
+    repeats: int = 0
+
+
+@dataclass
+class Imported:
+    """Records in the order of their files, splits set; media by digest, as they were published."""
+
+    records: list[JudgeRecord] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+    repeats: list[Reject] = field(default_factory=list)
+    sources: list[SourceCount] = field(default_factory=list)
+    media: dict[str, Loaded] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """Where an example comes from."""
+
+    count: SourceCount
+    row: str
+    part: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.count.file}:{self.row}" + (f".{self.part}" if self.part else "")
+
+
+def import_sources(
+    config: ImportConfig,
+    keep: Callable[[bytes], object],
+    *,
+    seed: int = 0,
+    cache: DecodedCache | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Imported:
+    """Read every source of `config.paths`. keep: stores a medium's bytes. progress: is told the records read so far.
+
+    Raises UserError when a source cannot be read at all, or more than `config.max_rejects` of the rows cannot.
+    """
+    sources = read_sources(config.paths, config.source, Path(config.media_root).expanduser())
+    loader = MediaLoader(limits_of(config), keep, cache=cache, workers=config.decoders)
+    found, bare, seen = Imported(media=loader.known), list[JudgeRecord](), set[tuple[object, ...]]()
+    examples = (each for source in sources for each in _examples(source, seed, found))
+    for origin, example, loading in loader.load(examples):
+        if loading.error is not None:
+            detail = f"{names(example.media)}: {loading.error.detail}".rstrip(": ")
+            _reject(found, origin.count, origin.row, loading.error.reason, detail)
+            continue
+        digests = [medium.digest for medium in loading.media]
+        record = example.record(digests, name=origin.name, source=origin.count.format)
+        content = _content(record)
+        if content in seen:
+            origin.count.repeats += 1
+            found.repeats.append(Reject(origin.count.file, origin.row, REPEATED))
+            continue
+        seen.add(content)
+        found.records.append(record)
+        bare.append(dataclasses.replace(record, prompt=example.prompt))
+        origin.count.records += 1
+        if progress:
+            progress(len(found.records))
+    _check(found, config)
+    found.records = _split(found.records, bare, config.held_out, seed)
+    return found
+
+
+def limits_of(config: ImportConfig) -> MediaLimits:
+    return MediaLimits(
+        frames=config.video_frames, max_side=config.max_side, max_pixels=config.max_megapixels * 1_000_000,
+        max_seconds=config.max_seconds, max_bytes=config.max_megabytes * 1024 * 1024,
+    )  # fmt: skip
+
+
+def _examples(source: Source, seed: int, found: Imported) -> Iterator[tuple[_Origin, Example, Sequence[Path]]]:
+    """Examples of a file, row by row, then those its rows make together. Rows that cannot be read go to `found`."""
+    form = source.format or _told(source)
+    count = SourceCount(source.path.name, form.name, form.licence, source.strategy)
+    found.sources.append(count)
+    read, together = form.reader(source.path), list[Example]()
+    for number, row in read_rows(source.path, chosen_rows(source, seed)):
+        count.rows += 1
+        try:
+            if isinstance(row, RowError):
+                raise row
+            examples = read(row)
+        except RowError as error:
+            _reject(found, count, str(number), error.reason, error.detail)
+            continue
+        together += examples if form.combine else ()
+        yield from (
+            (_Origin(count, str(number), part), example, source.folders) for part, example in enumerate(examples)
+        )
+    if form.combine:
+        combined = form.combine(together)
+        for group, why in combined.rejects:
+            _reject(found, count, group, why.reason)
+        yield from (
+            (_Origin(count, f"pair-{number}", 0), example, source.folders)
+            for number, example in enumerate(combined.examples, 1)
+        )
+
+
+def _told(source: Source) -> Format:
+    """The format that the first readable row shows. Raises UserError."""
+    row = next((row for _, row in read_rows(source.path) if not isinstance(row, RowError)), None)
+    form = format_of(row) if row else None
+    if form is None:
+        seen = "no row in it can be read" if row is None else f"its columns are {', '.join(list(row)[:12])}"
+        raise UserError(field="import.paths", value=source.path, why=f"no known format has this layout: {seen}",
+                        fix=f"Name one of {', '.join(sorted(FORMATS))}, or rename the columns as docs/data.md says.")  # fmt: skip
+    return form
+
+
+def _reject(found: Imported, count: SourceCount, row: str, reason: str, detail: str = "") -> None:
+    count.rejects += 1
+    found.rejects.append(Reject(count.file, row, reason, detail))
+
+
+def _content(record: JudgeRecord) -> tuple[object, ...]:
+    label = (record.choice, record.score, record.score_min, record.score_max)
+    return record.task, record.prompt, tuple(record.media), tuple(record.answers), *label
+
+
+def _check(found: Imported, config: ImportConfig) -> None:
+    unread, total = found.rejects, len(found.records) + len(found.rejects)
+    share = 1.0 if config.allow_missing else config.max_rejects
+    if found.records and len(unread) <= share * total:
+        return
+    if not unread:
+        raise UserError(field="import.paths", value=", ".join(config.paths), why="there is no row in them",
+                        fix="Check the files, and the strategy after @.")  # fmt: skip
+    reason, often = Counter(reject.reason for reject in unread).most_common(1)[0]
+    first = next(reject for reject in unread if reject.reason == reason)
+    example = f"{first.file}:{first.row}" + (f": {first.detail}" if first.detail else "")
+    raise UserError(field="import.paths", value=", ".join(config.paths),
+                    why=f"{len(unread)} of {total} records could not be read; {often} of them because {reason} ({example})",
+                    fix=MEND)  # fmt: skip
+
+
+def _split(records: Sequence[JudgeRecord], bare: Sequence[JudgeRecord], share: float, seed: int) -> list[JudgeRecord]:
+    """Records with their split: the one they name, else train or test, drawn so that no prompt and no medium leaks.
+
+    bare: the records with prompts as published, without the aspect that is judged.
+    """
+    try:
+        tests = held_out(leak_keys(bare), share, seed, named=[record.split for record in records])
+    except ValueError as error:
+        if all(record.split for record in records) and "named train" not in str(error):
+            return list(records)
+        raise UserError(
+            field="import.heldOut", value=share, why=str(error), fix="Add records, or correct the splits they name."
+        ) from error
+    return [
+        dataclasses.replace(record, split=record.split or ("test" if test else "train"))
+        for record, test in zip(records, tests, strict=True)
+    ]
