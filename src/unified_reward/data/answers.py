@@ -19,8 +19,8 @@ PATTERNS = (
     re.compile(rf"\bthe\s+better\s+{ITEM}\s*(?:is)?\s*:?\s*(?:the\s+)?(?:{ITEM}\s+)?\[?\"?({WHICH})\b", re.I),
 )  # fmt: skip
 TIES = re.compile(
-    rf"\b(?:both|the\s+two|these)\s+(?:\w+\s+){{0,2}}?(?:{ITEM}s\s+)?(?:are|is)\s+(?:\w+\s+)?(?:equal(?:ly)?|tied|the\s+same)\b"
-    r"|\bequally\s+good\b|\bit\s+is\s+a\s+tie\b",
+    rf"\b(?:both|(?:the\s+)?two|these)\s+(?:\w+\s+){{0,2}}?(?:{ITEM}s\s+)?(?:are|is)\s+(?:\w+\s+)?"
+    r"(?:equal(?:ly)?(?:\s+good)?|tied|the\s+same)\b|\bequally\s+good\b|\bit\s+is\s+a\s+tie\b",
     re.I,
 )
 ARENA = re.compile(r"\[\[\s*(A>>B|A>B|A=B|B>A|B>>A)\s*\]\]")
@@ -30,7 +30,7 @@ THOUGHT = re.compile(r"<think>(.*?)</think>", re.S | re.I)
 JUDGMENT = re.compile(r"overall\s+judge?ment\s*:?", re.I)
 NUMBER = r"[-+]?\d+(?:\.\d+)?"
 LABELLED = re.compile(
-    rf"\b(?:final\s+score|overall\s+score|rating|score)\s*(?:is|of)?\s*[:=]?\s*\**\[*\s*({NUMBER})", re.I
+    rf"\b(?:final\s+score|overall\s+score|rating|score)\s*(?:is|of)?\s*[:=]?\s*\**\[*\s*({NUMBER})(?:\s*/\s*\d+)?", re.I
 )
 BARE = re.compile(rf"^\s*({NUMBER})\s*(?:/\s*\d+)?\s*(?:[.,:;\n]|$)")
 LAST_LINE = re.compile(rf"(?:^|\n)\s*({NUMBER})\s*\.?\s*$")
@@ -147,4 +147,6 @@ def _two_scores(told: str) -> tuple[Choice, int, int] | None:
 
 
 def _tidy(rationale: str) -> str:
-    return rationale.strip(" \n\t*:-").strip()
+    """Without what the verdict's sentence left at its ends; a rest of a word or two is no reason."""
+    rest = rationale.strip(" \n\t*:-]").strip()
+    return rest if len(re.findall(r"\w+", rest)) > 2 else ""

@@ -193,8 +193,6 @@ def _split(records: Sequence[JudgeRecord], bare: Sequence[JudgeRecord], share: f
     try:
         tests = held_out(leak_keys(bare), share, seed, named=[record.split for record in records])
     except ValueError as error:
-        if all(record.split for record in records) and "named train" not in str(error):
-            return list(records)
         raise UserError(
             field="import.heldOut", value=share, why=str(error), fix="Add records, or correct the splits they name."
         ) from error

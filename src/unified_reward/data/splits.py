@@ -41,7 +41,7 @@ def held_out(
     sizes = Counter(groups)
     bound = _bound(groups, named or [""] * len(keys))
     free = sorted(set(groups) - set(bound), key=lambda g: _draw(seed, keys[g]))
-    if len(sizes) < 2:
+    if free and len(sizes) < 2:
         raise ValueError("all records share prompts or media, so none can be held out without leaking")
     chosen = {group for group, test in bound.items() if test}
     count = sum(sizes[group] for group in chosen)
