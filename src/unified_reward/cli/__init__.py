@@ -130,20 +130,42 @@ def judge(
 @app.command("eval")
 def eval_(
     benchmark: Annotated[
-        str, typer.Argument(metavar="BENCHMARK", help="genai-bench-image, -edit, -video or vl-rewardbench")
+        str, typer.Argument(metavar="BENCHMARK", help="e.g. vl-rewardbench; all names: docs/benchmarks.md")
     ],
     verdicts: Annotated[
-        Path, typer.Option(metavar="FILE", help="the judge's answers in the benchmark's published layout")
-    ],
-    data: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="vl-rewardbench: its data.json", show_default=False)
+        Path | None,
+        typer.Option(metavar="FILE", help="a judge's answers in the benchmark's published layout", show_default=False),
     ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="the benchmark's own data", show_default=False)
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="instead of --verdicts: ask this run's judge, or this directory", show_default=False)
+    ] = "",
+    media: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="where the paths in the data start", show_default=False)
+    ] = None,
+    items: Annotated[int, typer.Option(help="ask about this many; 0 = all (shapes: 300)", min=0)] = 0,
+    votes: Annotated[int, typer.Option(help="answers to each item, where the protocol votes", min=1)] = 1,
+    temperature: Annotated[float, typer.Option(help="of the votes", min=0)] = 0.0,
+    seed: Annotated[int, typer.Option(help="of the orders shown, and the votes")] = 0,
+    template: Annotated[str, typer.Option(help="template pack; default: the judge's own", show_default=False)] = "",
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="where the judge's answers go", show_default=False)
+    ] = None,
+    home: Home = "",
     as_json: Json = False,
 ) -> None:
-    """Score a file of a judge's answers on a public benchmark, as published."""
-    from unified_reward.cli.evaluating import evaluate
+    """Score a judge on a public benchmark, as published: from a file of its answers, or by asking it."""
+    from unified_reward.cli.evaluating import ModelRequest, evaluate, evaluate_model
 
-    raise typer.Exit(evaluate(benchmark, verdicts, data, as_json=as_json))
+    if (verdicts is None) == (not model):
+        raise UserError(field="--verdicts", value=verdicts, why="either a file of answers is scored or a judge is asked",
+                        fix="Give --verdicts FILE or --model RUN, not both.")  # fmt: skip
+    if verdicts is not None:
+        raise typer.Exit(evaluate(benchmark, verdicts, data, as_json=as_json))
+    asked = ModelRequest(model, data, media, items, votes, temperature, seed, template, home, out)
+    raise typer.Exit(evaluate_model(benchmark, asked, as_json=as_json))
 
 
 @app.command("import")

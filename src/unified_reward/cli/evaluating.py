@@ -1,30 +1,120 @@
-"""`unified-reward eval`: a file of a judge's answers on a public benchmark, scored as published."""
+"""`unified-reward eval`: a judge's answers on a public benchmark, from a file or asked for here, scored as published."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from rich.table import Table
 
 from unified_reward.cli.console import output, print_json, say
+from unified_reward.errors import UserError
 from unified_reward.evaluation.benchmarks import Report, benchmark_name, score_verdicts
+from unified_reward.home import Home
+
+if TYPE_CHECKING:
+    from unified_reward.stages.benchmark import Asking, MediaFolder
+
+SHAPES_ITEMS = 300
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """A judge to ask. data: the benchmark's own file or folder; None = its version in the shapes world. media: where the
+    paths in the data start; None = beside the data. items: of each file, 0 = all. votes: samples where the protocol votes."""
+
+    model: str
+    data: Path | None
+    media: Path | None
+    items: int
+    votes: int
+    temperature: float
+    seed: int
+    template: str
+    home: str
+    out: Path | None
 
 
 def evaluate(benchmark: str, verdicts: Path, data: Path | None, *, as_json: bool) -> int:
-    """Score and show. Returns the exit code."""
+    """Score a file and show. Returns the exit code."""
     benchmark = benchmark_name(benchmark)
-    report = score_verdicts(benchmark, verdicts, data)
+    return _show(score_verdicts(benchmark, verdicts, data), verdicts.name, as_json=as_json)
+
+
+def evaluate_model(benchmark: str, asked: ModelRequest, *, as_json: bool) -> int:
+    """Ask a judge, keep what it said as a verdict file, score that and show. Returns the exit code."""
+    benchmark = benchmark_name(benchmark)
+    report = ask_and_score(benchmark, asked)
+    return _show(report, asked.model, as_json=as_json)
+
+
+def ask_and_score(benchmark: str, asked: ModelRequest) -> Report:
+    from unified_reward.evaluation.benchmarks.items import read_questions
+    from unified_reward.shapes import benchmarks as shapes
+    from unified_reward.stages.benchmark import MediaFolder, judge_benchmark, write_rows
+
+    home = Home.at(asked.home)
+    folder = home.work / "benchmarks" / benchmark
+    data, media = asked.data, asked.media
+    if data is None:
+        data = shapes.write(benchmark, folder, asked.items or SHAPES_ITEMS, asked.seed)
+        media = folder
+    elif media is None:
+        media = data if data.is_dir() else data.parent
+    questions = read_questions(benchmark, data, asked.items)
+    if not questions.items:
+        raise UserError(field="--data", value=data, why="none of its items can be asked of a judge",
+                        fix="Name data of one image or clip for each thing that is judged.")  # fmt: skip
+    shelf = MediaFolder(media)
+    say(f"Asking {asked.model} about {len(questions.items):,} items ...")
+    rows = judge_benchmark(benchmark, questions, _judges(asked, home, shelf), shelf, seed=asked.seed)
+    verdicts = asked.out or folder / "verdicts.jsonl"
+    write_rows(verdicts, rows)
+    say(f"Its answers are in {verdicts}.")
+    found = score_verdicts(benchmark, verdicts, data if _needs_data(benchmark) else None)
+    notes = [*found.notes, *_notes(asked, questions.left_out)]
+    return Report(found.benchmark, found.overall, found.groups, found.metrics, notes)
+
+
+def _needs_data(benchmark: str) -> bool:
+    return benchmark in ("vl-rewardbench", "imagereward", "hpdv2", "mmrb2")
+
+
+def _notes(asked: ModelRequest, left_out: int) -> list[str]:
+    notes = ["Made in the shapes world after this benchmark's protocol: published rows are of other pictures."]
+    return [*(notes if asked.data is None else []),
+            *([f"{left_out:,} items mix text and images and were not asked."] if left_out else [])]  # fmt: skip
+
+
+def _judges(asked: ModelRequest, home: Home, media: MediaFolder) -> Sequence[Asking]:
+    """The judge, once for each vote; several votes are sampled and read from what it says."""
+    if asked.votes > 1 and asked.temperature <= 0:
+        raise UserError(field="--temperature", value=asked.temperature, why="votes without it are one and the same",
+                        fix="Give --temperature 0.2, as VL-RewardBench has it.")  # fmt: skip
+    from unified_reward.cli.judging import judge_directory
+    from unified_reward.judge.judge import Judge  # brings torch
+    from unified_reward.judge.way import Spoken
+
+    warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, for those who program with them
+    loaded = Judge.load(judge_directory(asked.model, home), media, pack=asked.template)
+    if asked.votes == 1:
+        return [loaded]
+    return [loaded.spoken(Spoken(temperature=asked.temperature, seed=asked.seed + vote)) for vote in range(asked.votes)]
+
+
+def _show(report: Report, name: str, *, as_json: bool) -> int:
     if as_json:
         print_json(report.as_json())
         return 0
     _show_groups(report)
     values = _percents(report)
-    for table in published(benchmark):
-        _show_beside(verdicts.name, values, table)
+    for table in published(report.benchmark):
+        _show_beside(name, values, table)
     for note in report.notes:
         say(f"note: {note}")
     return 0
