@@ -7,7 +7,7 @@ export OMP_NUM_THREADS := 1
 export GOMP_SPINCOUNT := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-seeds ablation ui test check unit integration format render lock clean
+.PHONY: help demo demo-seeds ablation ui test check unit integration format render lock images images-load clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,28 @@ lock: ## choose the newest versions that pyproject.toml allows and pin them
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
 	build/lock/bin/pip install -q . && build/lock/bin/pip freeze | sed -e '/unified-reward/d' -e "s/+cpu//" > requirements/runtime.txt
 	build/lock/bin/pip install -q '.[test]' && build/lock/bin/pip freeze | sed -e '/unified-reward/d' -e "s/+cpu//" > requirements/test.txt
+	build/lock/bin/pip install -q uv && UV="build/lock/bin/uv" requirements/images/lock.sh
+
+# IMAGE_BUILD takes the arguments of `docker build`, IMAGE_LOAD the names of built images. docs/containers.md has examples.
+IMAGES ?= trainer operator mlflow postgres
+IMAGE_BUILD ?= docker build
+IMAGE_LOAD ?=
+REGISTRY ?= localhost
+TAG ?= dev
+TORCH ?= cpu
+REVISION := $(shell git describe --always --dirty 2>/dev/null)
+image_context = $(if $(filter postgres,$(1)),images/postgres,.)
+
+images: ## build ur-trainer, ur-operator, ur-mlflow, ur-postgres; see docs/containers.md for IMAGE_BUILD, REGISTRY, TAG, TORCH
+	@test "$(TAG)" != latest || { echo "TAG is latest: nodes would not notice a new image. Name a version: make images TAG=dev" >&2; exit 2; }
+	$(foreach image,$(IMAGES),$(IMAGE_BUILD) -t $(REGISTRY)/ur-$(image):$(TAG) $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) \
+	  $(if $(filter trainer,$(image)),--build-arg TORCH=$(TORCH) $(if $(TORCH_INDEX),--build-arg PIP_EXTRA_INDEX_URL=$(TORCH_INDEX))) \
+	  --label org.opencontainers.image.version=$(TAG) --label org.opencontainers.image.revision=$(REVISION) \
+	  -f images/$(image)/Dockerfile $(call image_context,$(image)) &&) true
+
+images-load: ## hand the built images to the cluster's nodes with IMAGE_LOAD, or to a registry
+	@test -n "$(IMAGE_LOAD)" || { echo "IMAGE_LOAD is not set, for example: make images-load IMAGE_LOAD='kind load docker-image'" >&2; exit 2; }
+	$(foreach image,$(IMAGES),$(IMAGE_LOAD) $(REGISTRY)/ur-$(image):$(TAG) &&) true
 
 $(VENV)/.runtime: requirements/runtime.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "PYTHON is %s: Python 3.11 or newer is needed. Run make PYTHON=python3.11 ..." % sys.version.split()[0])'
