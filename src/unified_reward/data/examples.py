@@ -106,12 +106,14 @@ def text(row: Row, key: str) -> str:
 def number(row: Row, key: str) -> float:
     """A number that must be there. Raises RowError."""
     value = row.get(key)
+    if value is None or value == "":
+        raise RowError(f"no {key}")
     try:
-        if value is None or isinstance(value, bool):
+        if isinstance(value, bool):
             raise ValueError
         return float(value)
     except (TypeError, ValueError):
-        raise RowError(f"{key} is no number", "" if value is None else value) from None
+        raise RowError(f"{key} is no number", value) from None
 
 
 def medium(value: Any, key: str) -> Medium:

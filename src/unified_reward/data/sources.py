@@ -50,11 +50,7 @@ def read_sources(paths: Sequence[str], name: str, media_root: Path) -> list[Sour
 
 def chosen_rows(source: Source, seed: int) -> set[int] | None:
     """Numbers (from 1 on) of the rows that the strategy takes; None = all. Raises UserError."""
-    match = STRATEGY.fullmatch(source.strategy)
-    if match is None:
-        raise UserError(field=f"{FIELD} {source.path.name}", value=source.strategy, why="there is no such strategy",
-                        fix="Use all, first:N, end:N or random:N; N may be a percentage (random:10%).")  # fmt: skip
-    way, amount, percent = match.groups()
+    way, amount, percent = _strategy(source.strategy, source.path.name)
     if way is None:
         return None
     total = count_rows(source.path)
@@ -67,6 +63,15 @@ def chosen_rows(source: Source, seed: int) -> set[int] | None:
     return set(numbers[:take] if way == "first" else numbers[total - take :])
 
 
+def _strategy(text: str, where: str) -> tuple[str | None, str, str]:
+    """(way, amount, "%" or ""); no way = all. Raises UserError."""
+    match = STRATEGY.fullmatch(text)
+    if match is None:
+        raise UserError(field=f"{FIELD} {where}", value=text, why="there is no such strategy",
+                        fix="Use all, first:N, end:N or random:N; N may be a percentage (random:10%).")  # fmt: skip
+    return match[1], match[2] or "0", match[3] or ""
+
+
 def _entry(entry: str, default: Format | None, media_root: Path) -> list[Source]:
     whole = Path(entry).expanduser()
     match = ENTRY.fullmatch(entry)
@@ -75,6 +80,7 @@ def _entry(entry: str, default: Format | None, media_root: Path) -> list[Source]
     else:
         name, path, strategy = match["format"], Path(match["path"]).expanduser(), match["strategy"] or "all"
     form = default if name in (None, AUTO) else format_named(str(name), FIELD)
+    _strategy(strategy, path.name)
     if path.suffix.lower() in (".yaml", ".yml"):
         return _mix(path, form, media_root)
     return [
@@ -124,6 +130,7 @@ def _mixed(mix: Path, number: int, entry: Any, default: Format | None, media_roo
     tables = _tables(_beside(mix, str(entry["json_path"])))
     folder = (_beside(mix, str(entry["image_folder"])),) if entry.get("image_folder") else ()
     strategy = str(entry.get("sampling_strategy") or "all").strip()
+    _strategy(strategy, where)
     return [Source(file, form, strategy, (*folder, media_root, file.parent)) for file in tables]
 
 

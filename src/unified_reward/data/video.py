@@ -19,12 +19,19 @@ import numpy as np
 from unified_reward.data.limits import About, MediaError, MediaLimits, Pixels, frame_indices
 from unified_reward.data.pictures import to_pixels
 
-MARKS = {4: (b"ftyp", b"moov", b"mdat"), 0: (b"\x1a\x45\xdf\xa3", b"OggS")}  # offset -> ISO media; Matroska, Ogg
+MARKS = {  # offset -> ISO media; Matroska, Ogg, Flash, MPEG, Windows Media; AVI
+    4: (b"ftyp", b"moov", b"mdat", b"styp", b"wide", b"free", b"skip"),
+    0: (b"\x1a\x45\xdf\xa3", b"OggS", b"FLV\x01", b"\x00\x00\x01\xba", b"\x30\x26\xb2\x75"),
+    8: (b"AVI ",),
+}
+PICTURES = (b"avif", b"avis", b"heic", b"heix", b"mif1")  # brands of ISO media that hold a picture
 SEEK_PAST = 24  # frames that must lie between for a jump to the next key frame to be worth it
 
 
 def is_video(data: bytes) -> bool:
     """Whether the first bytes are those of a video container. Animated pictures are told by Pillow."""
+    if data[4:8] == b"ftyp" and data[8:12] in PICTURES:
+        return False
     return any(data[at : at + len(mark)] == mark for at, marks in MARKS.items() for mark in marks)
 
 
@@ -39,11 +46,9 @@ def decode_video(data: bytes, limits: MediaLimits) -> tuple[Pixels, About]:
             if packets.shown > limits.max_frames:
                 raise MediaError("it has too many frames", f"{packets.shown}, more than {limits.max_frames}")
             places = frame_indices(packets.shown, limits.frames)
-            frames = _by_time(container, stream, packets, places) if packets.ordered else []
-            if not frames:
-                frames = _by_number(container, stream, places)
-            pixels = [to_pixels(frame.to_image(), limits) for frame in frames]
             about = About(stream.width, stream.height, packets.shown, seconds)
+            frames = _by_time(container, stream, packets, places) if packets.ordered else []
+        pixels = [to_pixels(frame.to_image(), limits) for frame in frames or _by_number(data, places)]
     except av.error.FFmpegError as error:
         raise MediaError("the video cannot be decoded", _brief(error)) from error
     return np.stack(pixels), about
@@ -119,14 +124,16 @@ def _passes(packets: _Packets, wanted: Sequence[int]) -> Iterable[tuple[int, lis
     yield start, group
 
 
-def _by_number(container: Any, stream: Any, places: Sequence[int]) -> list[Any]:
-    container.seek(0)
+def _by_number(data: bytes, places: Sequence[int]) -> list[Any]:
+    """The wanted frames counted off; the file is opened anew, since not every kind of stream can be wound back."""
     wanted, frames = set(places), []
-    for number, frame in enumerate(container.decode(stream)):
-        if number in wanted:
-            frames.append(frame)
-        if number >= places[-1]:
-            break
+    with av.open(io.BytesIO(data)) as container:
+        container.streams.video[0].codec_context.thread_count = 1
+        for number, frame in enumerate(container.decode(video=0)):
+            if number in wanted:
+                frames.append(frame)
+            if number >= places[-1]:
+                break
     if len(frames) < len(places):
         raise MediaError("the video is cut short", f"only {len(frames)} of the {len(places)} frames asked for decode")
     _check_whole(frames)

@@ -219,6 +219,7 @@ def test_benchmarks_are_held_out() -> None:
     [
         ("hpd", {"votes_image1": 0, "votes_image2": 0}, "no votes"),
         ("hpd", {"votes_image1": "many"}, "votes_image1 is no number"),
+        ("hpd", {"votes_image2": None}, "no votes_image2"),
         ("hpd", {"image2": None}, "no image2"),
         ("oip", {"prompt": " "}, "no prompt"),
         ("evalmuse", {"total_score": [7, 7]}, "total_score is outside 1 to 5"),

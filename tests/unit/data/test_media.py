@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from unified_reward.data.frames import pack_frames
 from unified_reward.data.media import MediaError, MediaLimits, decode, frame_indices
+from unified_reward.data.video import decode_video
 
 RNG = np.random.default_rng(0)
 PICTURE = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -127,3 +129,87 @@ def test_real_media_of_the_field_decode() -> None:
     assert clip.shape[0] == 8
     assert max(clip.shape[1:3]) == 64
     assert clip.std() > 10
+
+
+def long_video(frames: int, gop: int, rate: int = 25, codec: str = "libx264") -> bytes:
+    """A clip whose frames differ all over, with a key frame every `gop` frames and frames others are not built on."""
+    buffer = io.BytesIO()
+    ramp = np.linspace(0, 160, 48 * 64, dtype=np.float32).reshape(48, 64, 1)
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream(codec, rate=rate, options={"g": str(gop), "bf": "2", "sc_threshold": "0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(frames):
+            pixels = np.repeat(np.roll(ramp, 7 * number, axis=1) + number % 90, 3, axis=2).astype(np.uint8)
+            for packet in stream.encode(av.VideoFrame.from_ndarray(pixels)):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+    return buffer.getvalue()
+
+
+def all_frames(data: bytes) -> list[np.ndarray]:
+    with av.open(io.BytesIO(data)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+@pytest.mark.parametrize(
+    ("frames", "gop"), [(300, 30), (150, 400), (90, 12)], ids=["jumps", "one key frame", "short gaps"]
+)
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_jumping_and_skipping_give_the_frames_that_decoding_all_gives(frames: int, gop: int, codec: str) -> None:
+    data = long_video(frames, gop, codec=codec)
+    every = all_frames(data)
+    for wanted in (1, 2, 8, 16):
+        clip = decode(data, MediaLimits(frames=wanted, max_side=None))
+        assert np.array_equal(clip, np.stack([every[i] for i in frame_indices(frames, wanted)]))
+
+
+def recorded(form: str, codec: str, frames: int = 12) -> bytes:
+    """Frames of growing brightness."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=form) as container:
+        stream = container.add_stream(codec, rate=10, options={"bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(frames):
+            shade = np.full((48, 64, 3), number * 20, dtype=np.uint8)
+            for packet in stream.encode(av.VideoFrame.from_ndarray(shade)):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+    return buffer.getvalue()
+
+
+def test_a_video_without_time_stamps_is_read_by_number() -> None:
+    data = recorded("h264", "libx264")
+    with av.open(io.BytesIO(data)) as container:
+        assert {packet.pts for packet in container.demux(video=0) if packet.size} == {None}
+    clip = decode_video(data, MediaLimits(frames=4))[0]
+    assert [round(float(frame.mean()) / 20) for frame in clip] == [0, 3, 7, 11]
+
+
+@pytest.mark.parametrize(
+    ("form", "codec"), [("avi", "mpeg4"), ("matroska", "libx264"), ("webm", "libvpx-vp9"), ("mov", "mpeg4")]
+)
+def test_containers_of_all_kinds_are_told_and_read(form: str, codec: str) -> None:
+    clip = decode(recorded(form, codec), MediaLimits(frames=4))
+    assert [round(float(frame.mean()) / 20) for frame in clip] == [0, 3, 7, 11]
+
+
+def test_frames_in_a_folder_are_one_clip_with_the_same_digest_whenever_packed() -> None:
+    packed = pack_frames([encoded(frame, "PNG") for frame in CLIP])
+    assert packed == pack_frames([encoded(frame, "PNG") for frame in CLIP])
+    assert np.array_equal(decode(packed), CLIP)
+    assert np.array_equal(decode(packed, MediaLimits(frames=2)), CLIP[[0, 4]])
+    with pytest.raises(MediaError, match="not pictures of one size"):
+        decode(pack_frames([encoded(CLIP[0], "PNG"), encoded(PICTURE, "PNG")]))
+    with pytest.raises(MediaError, match="the frames cannot be read"):
+        decode(packed[:-40])
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the folder of real media is not beside this repository")
+def test_real_videos_give_the_frames_that_decoding_all_gives() -> None:
+    for path in sorted((SHARED / "videoalign" / "videos").glob("example_[23]_?.mp4")):
+        with av.open(str(path)) as container:
+            every = [frame.to_image() for frame in container.decode(video=0)]
+        clip = decode(path.read_bytes(), MediaLimits(8, None))
+        assert np.array_equal(clip, np.stack([np.asarray(every[i]) for i in frame_indices(len(every), 8)])), path.name

@@ -72,6 +72,10 @@ def test_a_published_mix_is_read_as_it_stands(tmp_path: Path) -> None:
         ("datasets: [{json_path: t.json, weight: 2}]", r"datasets\[0\].weight is 2: there is no such key"),
         ("datasets: [{json_path: none.json}]", "none.json: there is no such file"),
         ("datasets: [{json_path: t.json, format: oib}]", "Did you mean oip"),
+        (
+            "datasets: [{json_path: t.json, sampling_strategy: some}]",
+            r"datasets\[0\] is some: there is no such strategy",
+        ),
         ("a: [", "it cannot be read"),
     ],
 )
