@@ -158,14 +158,15 @@ def eval_(
 ) -> None:
     """Score a judge on a public benchmark, as published: from a file of its answers, or by asking it."""
     from unified_reward.cli.evaluating import ModelRequest, evaluate, evaluate_model
+    from unified_reward.stages.benchmark import Source
 
     if (verdicts is None) == (not model):
         raise UserError(field="--verdicts", value=verdicts, why="either a file of answers is scored or a judge is asked",
                         fix="Give --verdicts FILE or --model RUN, not both.")  # fmt: skip
     if verdicts is not None:
         raise typer.Exit(evaluate(benchmark, verdicts, data, as_json=as_json))
-    asked = ModelRequest(model, data, media, items, votes, temperature, seed, template, home, out)
-    raise typer.Exit(evaluate_model(benchmark, asked, as_json=as_json))
+    asked = ModelRequest(model, votes, temperature, template, home, out)
+    raise typer.Exit(evaluate_model(benchmark, Source(data, media, items, seed), asked, as_json=as_json))
 
 
 @app.command("import")

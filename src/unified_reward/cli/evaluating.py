@@ -18,23 +18,16 @@ from unified_reward.evaluation.benchmarks import Report, benchmark_name, score_v
 from unified_reward.home import Home
 
 if TYPE_CHECKING:
-    from unified_reward.stages.benchmark import Asking, MediaFolder
-
-SHAPES_ITEMS = 300
+    from unified_reward.stages.benchmark import Asking, MediaFolder, Source
 
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """A judge to ask. data: the benchmark's own file or folder; None = its version in the shapes world. media: where the
-    paths in the data start; None = beside the data. items: of each file, 0 = all. votes: samples where the protocol votes."""
+    """A judge to ask. votes: samples where the protocol votes. out: where its answers go; "" = the work directory."""
 
     model: str
-    data: Path | None
-    media: Path | None
-    items: int
     votes: int
     temperature: float
-    seed: int
     template: str
     home: str
     out: Path | None
@@ -46,52 +39,22 @@ def evaluate(benchmark: str, verdicts: Path, data: Path | None, *, as_json: bool
     return _show(score_verdicts(benchmark, verdicts, data), verdicts.name, as_json=as_json)
 
 
-def evaluate_model(benchmark: str, asked: ModelRequest, *, as_json: bool) -> int:
+def evaluate_model(benchmark: str, source: Source, asked: ModelRequest, *, as_json: bool) -> int:
     """Ask a judge, keep what it said as a verdict file, score that and show. Returns the exit code."""
+    from unified_reward.stages.benchmark import ask_and_score
+
     benchmark = benchmark_name(benchmark)
-    report = ask_and_score(benchmark, asked)
+    home = Home.at(asked.home)
+    say(f"Asking {asked.model} ...")
+    folder = home.work / "benchmarks" / benchmark
+    report, verdicts = ask_and_score(
+        benchmark, source, lambda media: _judges(asked, source.seed, home, media), folder, asked.out
+    )
+    say(f"Its answers are in {verdicts}.")
     return _show(report, asked.model, as_json=as_json)
 
 
-def ask_and_score(benchmark: str, asked: ModelRequest) -> Report:
-    from unified_reward.evaluation.benchmarks.items import read_questions
-    from unified_reward.shapes import benchmarks as shapes
-    from unified_reward.stages.benchmark import MediaFolder, judge_benchmark, write_rows
-
-    home = Home.at(asked.home)
-    folder = home.work / "benchmarks" / benchmark
-    data, media = asked.data, asked.media
-    if data is None:
-        data = shapes.write(benchmark, folder, asked.items or SHAPES_ITEMS, asked.seed)
-        media = folder
-    elif media is None:
-        media = data if data.is_dir() else data.parent
-    questions = read_questions(benchmark, data, asked.items)
-    if not questions.items:
-        raise UserError(field="--data", value=data, why="none of its items can be asked of a judge",
-                        fix="Name data of one image or clip for each thing that is judged.")  # fmt: skip
-    shelf = MediaFolder(media)
-    say(f"Asking {asked.model} about {len(questions.items):,} items ...")
-    rows = judge_benchmark(benchmark, questions, _judges(asked, home, shelf), shelf, seed=asked.seed)
-    verdicts = asked.out or folder / "verdicts.jsonl"
-    write_rows(verdicts, rows)
-    say(f"Its answers are in {verdicts}.")
-    found = score_verdicts(benchmark, verdicts, data if _needs_data(benchmark) else None)
-    notes = [*found.notes, *_notes(asked, questions.left_out)]
-    return Report(found.benchmark, found.overall, found.groups, found.metrics, notes)
-
-
-def _needs_data(benchmark: str) -> bool:
-    return benchmark in ("vl-rewardbench", "imagereward", "hpdv2", "mmrb2")
-
-
-def _notes(asked: ModelRequest, left_out: int) -> list[str]:
-    notes = ["Made in the shapes world after this benchmark's protocol: published rows are of other pictures."]
-    return [*(notes if asked.data is None else []),
-            *([f"{left_out:,} items mix text and images and were not asked."] if left_out else [])]  # fmt: skip
-
-
-def _judges(asked: ModelRequest, home: Home, media: MediaFolder) -> Sequence[Asking]:
+def _judges(asked: ModelRequest, seed: int, home: Home, media: MediaFolder) -> Sequence[Asking]:
     """The judge, once for each vote; several votes are sampled and read from what it says."""
     if asked.votes > 1 and asked.temperature <= 0:
         raise UserError(field="--temperature", value=asked.temperature, why="votes without it are one and the same",
@@ -104,7 +67,7 @@ def _judges(asked: ModelRequest, home: Home, media: MediaFolder) -> Sequence[Ask
     loaded = Judge.load(judge_directory(asked.model, home), media, pack=asked.template)
     if asked.votes == 1:
         return [loaded]
-    return [loaded.spoken(Spoken(temperature=asked.temperature, seed=asked.seed + vote)) for vote in range(asked.votes)]
+    return [loaded.spoken(Spoken(temperature=asked.temperature, seed=seed + vote)) for vote in range(asked.votes)]
 
 
 def _show(report: Report, name: str, *, as_json: bool) -> int:

@@ -164,6 +164,11 @@ class RewardEvalConfig(StageConfig):
     """The judge against held-out labels, in both orders."""
 
     records: int = Field(0, ge=0, description="records per task; 0 = all held-out ones")
+    benchmark: str = Field("", description="benchmarks that the judge is asked too, by commas (docs/benchmarks.md)")
+    benchmark_data: str = Field(
+        "", description="folder with their data, one folder each; empty = made in the shapes world"
+    )
+    benchmark_items: int = Field(0, ge=0, description="items of each; 0 = all (shapes: 300)")
     batch: int = unkeyed(128, ge=1, description="queries judged at once")
 
 

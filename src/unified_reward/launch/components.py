@@ -153,6 +153,9 @@ def reward_eval(
     gpu: int = 0,
     memory: str = "",
     records: int = 0,
+    benchmark: str = "",
+    benchmark_data: str = "",
+    benchmark_items: int = 0,
     batch: int = 128,
 ) -> AppDef:
     """The judge against held-out labels, in both orders.
@@ -172,6 +175,9 @@ def reward_eval(
         gpu: cluster: GPUs of a pod
         memory: cluster: memory of a pod (64Gi); empty = 2Gi for each of its processes
         records: records per task; 0 = all held-out ones
+        benchmark: benchmarks that the judge is asked too, by commas (docs/benchmarks.md)
+        benchmark_data: folder with their data, one folder each; empty = made in the shapes world
+        benchmark_items: items of each; 0 = all (shapes: 300)
         batch: queries judged at once
     """
     return component_app("reward-eval", locals(), ["judge_records", "judge"])

@@ -13,23 +13,29 @@ import hashlib
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
+from unified_reward import progress
 from unified_reward.data.frames import pack_frames
 from unified_reward.data.media import MediaError, MediaLimits, Pixels, decode
 from unified_reward.errors import UserError
-from unified_reward.evaluation.benchmarks.items import Item, Medium, Questions
+from unified_reward.evaluation.benchmarks import Report, score_verdicts
+from unified_reward.evaluation.benchmarks.items import Item, Medium, Questions, check_asks_a_judge, read_questions
 from unified_reward.evaluation.benchmarks.sides import Side, read_label
 from unified_reward.judge import Pack, Query
 from unified_reward.judge.verdict import PairVerdict, PointVerdict
 from unified_reward.records import Modality, Mode, Subject, Task
+from unified_reward.shapes import benchmarks as shapes
 
 TIES = ("genai-bench-image", "genai-bench-edit", "genai-bench-video", "videogen-rewardbench", "react-video")
+SCORED_WITH_DATA = ("vl-rewardbench", "imagereward", "hpdv2", "mmrb2")
 CACHED_MEDIA = 2048
+SHAPES_ITEMS = 300
 Row = dict[str, Any]
+Progress = Callable[[int, int], None]
 
 
 class Asking(Protocol):
@@ -37,8 +43,8 @@ class Asking(Protocol):
 
     pack: Pack
 
-    def compare(self, queries: Sequence[Query]) -> list[PairVerdict]: ...
-    def score(self, queries: Sequence[Query]) -> list[PointVerdict]: ...
+    def compare(self, queries: Sequence[Query], progress: Progress | None = None) -> list[PairVerdict]: ...
+    def score(self, queries: Sequence[Query], progress: Progress | None = None) -> list[PointVerdict]: ...
 
 
 @dataclass
@@ -83,6 +89,54 @@ class MediaFolder:
                             fix="Name the folder from which the paths of the data go.") from error  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where a benchmark's questions come from. data: its own file or folder; None = its version in the shapes world.
+
+    media: where the paths in the data start; None = beside the data. items: of each file, 0 = all. seed: of the orders
+    shown, and of the shapes version.
+    """
+
+    data: Path | None = None
+    media: Path | None = None
+    items: int = 0
+    seed: int = 0
+
+
+def ask_and_score(
+    benchmark: str,
+    source: Source,
+    judges: Callable[[MediaFolder], Sequence[Asking]],
+    folder: Path,
+    out: Path | None = None,
+) -> tuple[Report, Path]:
+    """Ask a judge all questions, keep its answers as a verdict file, and score that. Returns the report and the file.
+
+    judges: the judge, once for each vote, given where its media are. folder: for the shapes version and the answers.
+    """
+    data, media = source.data, source.media
+    check_asks_a_judge(benchmark)
+    if data is None:
+        data = shapes.write(benchmark, folder, source.items or SHAPES_ITEMS, source.seed)
+        media = folder
+    questions = read_questions(benchmark, data, source.items)
+    if not questions.items:
+        raise UserError(field="--data", value=data, why="none of its items can be asked of a judge",
+                        fix="Name data of one image or clip for each thing that is judged.")  # fmt: skip
+    shelf = MediaFolder(media or (data if data.is_dir() else data.parent))
+    rows = judge_benchmark(benchmark, questions, judges(shelf), shelf, seed=source.seed)
+    verdicts = out or folder / "verdicts.jsonl"
+    write_rows(verdicts, rows)
+    found = score_verdicts(benchmark, verdicts, data if benchmark in SCORED_WITH_DATA else None)
+    return replace(found, notes=[*found.notes, *_notes(source, questions.left_out)]), verdicts
+
+
+def _notes(source: Source, left_out: int) -> list[str]:
+    notes = ["Made in the shapes world after this benchmark's protocol: published rows are of other pictures."]
+    return [*(notes if source.data is None else []),
+            *([f"{left_out:,} items mix text and images and were not asked."] if left_out else [])]  # fmt: skip
+
+
 def judge_benchmark(
     benchmark: str, questions: Questions, votes: Sequence[Asking], media: MediaFolder, *, seed: int = 0
 ) -> list[Row]:
@@ -112,6 +166,10 @@ def _plain(value: object) -> object:
     return None if isinstance(value, bytes) else str(value)
 
 
+def _tell(done: int, total: int) -> None:
+    progress.report(done, total, "answers")
+
+
 @dataclass(frozen=True)
 class _Asked:
     number: int
@@ -139,7 +197,7 @@ def _scores(judge: Asking, asked: Sequence[_Asked]) -> list[list[float | None]]:
     queries = [query for one in asked for query in one.points]
     if any(query.task not in judge.pack.tasks for query in queries):
         return [[] for _ in asked]
-    said = iter([verdict.score for verdict in judge.score(queries)])
+    said = iter([verdict.score for verdict in judge.score(queries, _tell)])
     return [[next(said) for _ in one.points] for one in asked]
 
 
@@ -156,7 +214,7 @@ def _with_ties(
     benchmark: str, judge: Asking, asked: Sequence[_Asked], scores: Sequence[list[float | None]]
 ) -> list[Row]:
     rows = []
-    for one, verdict, own in zip(asked, judge.compare([one.query for one in asked]), scores, strict=True):
+    for one, verdict, own in zip(asked, judge.compare([one.query for one in asked], _tell), scores, strict=True):
         side = _of_both_orders(verdict)
         kept = {name: value for name, value in one.item.row.items() if not isinstance(value, bytes | dict)}
         if benchmark.startswith("genai-bench"):
@@ -202,7 +260,8 @@ def _label(judge: Asking, one: _Asked, side: Side | None, scores: Sequence[float
 def _sentence(noun: str, side: Side | None) -> str:
     words = {Side.FIRST: f"{noun} 1 is better.", Side.SECOND: f"{noun} 2 is better.",
              Side.TIE: f"Both {noun.lower()}s are equally good."}  # fmt: skip
-    return words[side] if side else ""
+    start = "Overall Judgment: " if noun == "Answer" else ""  # without it VL-RewardBench's own pattern finds nothing
+    return start + words[side] if side else ""
 
 
 def _named_scores(scores: Sequence[float | None]) -> Row:
@@ -217,7 +276,7 @@ def _shuffled(
     swapped = [draw.random() >= 0.5 for _ in asked]
     rows = []
     for one, verdict, reverse, own in zip(
-        asked, judge.compare([one.query for one in asked]), swapped, scores, strict=True
+        asked, judge.compare([one.query for one in asked], _tell), swapped, scores, strict=True
     ):
         side = _side(verdict.p_first_shown_second if reverse else verdict.p_first_shown_first)
         shown = side.swapped() if side and reverse else side
@@ -251,7 +310,7 @@ def _both_orders(judge: Asking, asked: Sequence[_Asked]) -> list[Row]:
     verdicts: dict[int, PairVerdict] = {}
     for subject in Subject:
         own = [one for one in asked if one.query.task.subject is subject]
-        compared = judge.compare([one.query for one in own])
+        compared = judge.compare([one.query for one in own], _tell)
         verdicts |= {one.number: verdict for one, verdict in zip(own, compared, strict=True)}
     return [_orders_row(one, verdicts[one.number]) for one in asked]
 

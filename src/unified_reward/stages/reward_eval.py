@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from unified_reward import progress
 from unified_reward.config import RewardEvalConfig
 from unified_reward.errors import UserError
+from unified_reward.evaluation.benchmarks import benchmark_name
 from unified_reward.evaluation.judge_metrics import judge_metrics
 from unified_reward.judge import Query
 from unified_reward.judge.judge import Judge
 from unified_reward.records import JudgeRecord, Mode, Task, Verdict
+from unified_reward.stages.benchmark import Source, ask_and_score
 from unified_reward.stages.context import StageContext, StageResult
 from unified_reward.stages.figures import log_judge
 from unified_reward.stages.import_data import JUDGE_RECORDS
@@ -24,6 +27,7 @@ SHOWN = 40  # verdicts in the report's table
 
 def run(context: StageContext) -> StageResult:
     config = context.config(RewardEvalConfig)
+    benchmarks = [benchmark_name(name) for name in config.benchmark.split(",") if name.strip()]
     data = context.dataset(JUDGE_RECORDS, JudgeRecord)
     judge = Judge.load(context.model("judge"), MediaReader(data, work_dir=context.work_dir), batch=config.batch)
     records = _held_out(data.records(), config.records, judge)
@@ -38,10 +42,23 @@ def run(context: StageContext) -> StageResult:
     context.track.metrics(flat(metrics))
     context.track.table(VERDICTS, verdict_rows(records, verdicts))
     log_judge(context.track, metrics)
-    return StageResult(
-        outputs={VERDICTS: reference}, metrics=metrics,
-        report={"verdicts": verdict_rows(_examples(records), _matching(records, verdicts, _examples(records)))},
-    )  # fmt: skip
+    report = {"verdicts": verdict_rows(_examples(records), _matching(records, verdicts, _examples(records)))}
+    if benchmarks:
+        report["benchmarks"] = [_benchmark(context, config, name) for name in benchmarks]
+    return StageResult(outputs={VERDICTS: reference}, metrics=metrics, report=report)
+
+
+def _benchmark(context: StageContext, config: RewardEvalConfig, name: str) -> dict[str, Any]:
+    """The report of one benchmark; its numbers are tracked under benchmark/NAME."""
+    data = Path(config.benchmark_data) / name if config.benchmark_data else None
+    source = Source(data, data, config.benchmark_items, context.spec.seed)
+    folder = context.work_dir / "benchmarks" / context.spec.key / name
+    found, _ = ask_and_score(
+        name, source, lambda media: [Judge.load(context.model("judge"), media, batch=config.batch)], folder
+    )
+    report = found.as_json()
+    context.track.metrics(flat({name: report}, "benchmark/"))
+    return report
 
 
 def judge_records(judge: Judge, records: Sequence[JudgeRecord], *, name: str) -> list[Verdict]:

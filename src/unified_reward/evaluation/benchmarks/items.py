@@ -62,11 +62,15 @@ ABOUT_MEDIA = ("vl-rewardbench", "sharegptvideo-1k")
 RANKINGS = ("imagereward", "hpdv2")
 
 
+def check_asks_a_judge(benchmark: str) -> None:
+    if benchmark not in MODALITY:
+        raise UserError(field="BENCHMARK", value=benchmark, why="it measures clips, and asks no judge",
+                        fix="Score its results with --verdicts.")  # fmt: skip
+
+
 def read_questions(benchmark: str, data: Path, limit: int = 0) -> Questions:
     """What to ask, of at most `limit` rows a file (0 = all). UserError for a benchmark that asks no judge."""
-    if benchmark not in MODALITY:
-        raise UserError(field="--model", value=benchmark, why="this benchmark measures clips, and asks no judge",
-                        fix="Score its results with --verdicts.")  # fmt: skip
+    check_asks_a_judge(benchmark)
     items: list[Item] = []
     left_out = 0
     for file in files_in(data, "--data"):
