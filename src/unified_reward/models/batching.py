@@ -87,8 +87,7 @@ def encode(processor: VlmProcessor, segments: Sequence[Segment]) -> Encoded:
             out.video_patches.append(patches)
             out.video_grids.append(grid)
             out.seconds_per_grid.append(segment.seconds_per_grid)
-            interval = processor.tokens_per_second * segment.seconds_per_grid
-            start = _append_media(out, positions, start, processor, grid, VIDEO, interval)
+            start = _append_media(out, positions, start, processor, grid, VIDEO, segment.seconds_per_grid)
         else:
             start = _append_text(out, positions, start, processor.text_ids(segment.text), segment.weight)
     return replace(out, positions=np.concatenate(positions, axis=1) if positions else out.positions)
@@ -120,18 +119,19 @@ def _append_text(
 
 def _append_media(
     out: Encoded, positions: list[NDArray[np.int64]], start: int, processor: VlmProcessor, grid: Grid, kind: int,
-    interval: float,
+    seconds_per_grid: float,
 ) -> int:  # fmt: skip
-    start = _append_text(out, positions, start, [processor.vision_start], 0.0)
-    t, h, w = grid[0], grid[1] // processor.merge_size, grid[2] // processor.merge_size
-    count = t * h * w
-    out.input_ids.extend([processor.image_pad if kind == IMAGE else processor.video_pad] * count)
-    out.weights.extend([0.0] * count)
-    out.mm_types.extend([kind] * count)
-    times = (np.arange(t) * interval).astype(np.int64)  # truncated, as transformers does
-    axes = np.meshgrid(times, np.arange(h), np.arange(w), indexing="ij")
-    positions.append(start + np.stack([a.ravel() for a in axes]))
-    return _append_text(out, positions, start + max(h, w), [processor.vision_end], 0.0)
+    frame = seconds_per_grid / processor.temporal_patch_size
+    placed = processor.family.place(
+        grid, video=kind == VIDEO, merge=processor.merge_size, ticks=processor.tokens_per_second * seconds_per_grid,
+        seconds=tuple(i * seconds_per_grid + (processor.temporal_patch_size - 1) * frame / 2 for i in range(grid[0])),
+        ids=processor.text_ids,
+    )  # fmt: skip
+    out.input_ids.extend(placed.ids)
+    out.weights.extend([0.0] * len(placed.ids))
+    out.mm_types.extend(kind if medium else TEXT for medium in placed.is_medium)
+    positions.append(start + placed.positions)
+    return start + placed.span
 
 
 def collate(encoded: Sequence[Encoded], pad_id: int, side: Literal["left", "right"] = "right") -> dict[str, Tensor]:

@@ -65,7 +65,8 @@ def tiny_vlm(tokenizer: PreTrainedTokenizerFast, seed: int) -> Vlm:
         },
         tie_word_embeddings=True, initializer_range=0.07,
         image_token_id=processor.image_pad, video_token_id=processor.video_pad,
-        vision_start_token_id=processor.vision_start, vision_end_token_id=processor.vision_end,
+        vision_start_token_id=processor.text_ids(VISION_START)[0],
+        vision_end_token_id=processor.text_ids(VISION_END)[0],
     )  # fmt: skip
     torch.manual_seed(seed)
     return Vlm(Qwen2_5_VLForConditionalGeneration(config), processor)

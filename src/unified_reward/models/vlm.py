@@ -13,41 +13,58 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache, Qwen2_5_VLForConditionalGeneration
+from transformers import AutoConfig, DynamicCache, PreTrainedModel
 from transformers.utils import logging
 
 from unified_reward.errors import UserError
 from unified_reward.models.batching import Encoded, collate
+from unified_reward.models.families import FAMILIES, family_of
 from unified_reward.models.processing import VlmProcessor
 
 FORWARD_KEYS = (
     "input_ids", "attention_mask", "position_ids", "pixel_values", "image_grid_thw", "pixel_values_videos",
     "video_grid_thw",
 )  # fmt: skip
+TEXT_KEYS = FORWARD_KEYS[:3]
 
 logging.disable_progress_bar()  # of reading and writing weights: progress is told by the stage
 
 
 @dataclass
 class Vlm:
-    model: Qwen2_5_VLForConditionalGeneration
+    """model: of one of `families.FAMILIES`. files: where its weights are still to be read from (`load_vlm` on meta)."""
+
+    model: PreTrainedModel
     processor: VlmProcessor
+    files: Path | None = None
 
 
-def load_vlm(directory: str | Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Vlm:
-    """A Qwen2.5-VL checkpoint directory, local only, in evaluation mode. Raises UserError when it is none."""
+def load_vlm(
+    directory: str | Path, dtype: torch.dtype = torch.float32, device: str = "cpu", *, meta: bool = False
+) -> Vlm:
+    """A checkpoint directory of one of `families.FAMILIES`, local only, in evaluation mode.
+
+    meta: the shape of the model without memory; `training.loop` shards it, and each rank reads its own part.
+    Raises UserError when it is none.
+    """
     directory = Path(directory)
     if not (directory / "config.json").is_file():
         raise UserError(field="model", value=directory, why="it has no config.json",
-                        fix="Name a Hugging Face checkpoint directory of a Qwen2.5-VL model.")  # fmt: skip
+                        fix=f"Name a Hugging Face checkpoint directory of {', '.join(FAMILIES)}.")  # fmt: skip
     processor = VlmProcessor.load(directory)
+    model_class, options = processor.family.model_class, {"attn_implementation": "sdpa"}
+    if meta:
+        config = AutoConfig.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
+        with torch.device("meta"):
+            model = model_class._from_config(config, dtype=dtype, **options)
+        return Vlm(model.eval(), processor, directory)
     try:
-        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-            str(directory), dtype=dtype, local_files_only=True, trust_remote_code=False, attn_implementation="sdpa"
+        model = model_class.from_pretrained(
+            str(directory), dtype=dtype, local_files_only=True, trust_remote_code=False, **options
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(field="model", value=directory, why=f"its weights do not load ({error})",
-                        fix="Name a complete Qwen2.5-VL checkpoint directory.") from error  # fmt: skip
+                        fix=f"Name a complete checkpoint directory of {', '.join(FAMILIES)}.") from error  # fmt: skip
     return Vlm(model.to(device).eval(), processor)
 
 
@@ -102,8 +119,10 @@ def _generate(
     unique = list({id(p): p for p in prompts}.values())
     index = {id(p): i for i, p in enumerate(unique)}
     inputs = model_inputs(collate(unique, vlm.processor.pad_id, side="left"), device)
-    cache = DynamicCache(config=vlm.model.config.text_config)
-    logits = vlm.model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
+    family, cache = family_of(vlm.model), DynamicCache(config=vlm.model.config.text_config)
+    seen = {key: inputs[key] for key in TEXT_KEYS} | {"position_ids": family.positions(inputs["position_ids"])}
+    seen |= family.media(vlm.model.model, inputs)
+    logits = vlm.model(**seen, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
 
     copies = torch.tensor([index[id(p)] for p in prompts], device=device)
     logits, mask = logits[copies], inputs["attention_mask"][copies]
@@ -135,7 +154,7 @@ def _generate(
         logits = vlm.model(
             input_ids=tokens[:, None],
             attention_mask=mask,
-            position_ids=positions,
+            position_ids=family.positions(positions),
             past_key_values=cache,
             use_cache=True,
         ).logits[:, -1]

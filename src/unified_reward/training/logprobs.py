@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from unified_reward.models.families import MEDIA_KEYS, family_of
 from unified_reward.training.objective import Batch
 
 LOGITS_BYTES = 1 << 30  # more logits than this are made in pieces, and again in backward
@@ -62,6 +63,7 @@ class TokenScorer(nn.Module):
                 f"{text._attn_implementation}. Load the model with attn_implementation='sdpa'."
             )
         self._additive_mask: bool = text._attn_implementation == "eager"
+        self.family = family_of(model)
         self.model = model
 
     def forward(self, inputs: Batch) -> tuple[Tensor, Tensor]:
@@ -71,13 +73,12 @@ class TokenScorer(nn.Module):
             mask = torch.zeros(mask.shape, dtype=self.model.dtype, device=mask.device).masked_fill(
                 ~mask, torch.finfo(self.model.dtype).min
             )
-        media = {key: inputs[key] for key in MEDIA_KEYS if key in inputs}
         hidden_BLH = self.model.model(
             input_ids=inputs["input_ids"],
-            position_ids=inputs["position_ids"],
-            attention_mask={"full_attention": mask},
+            position_ids=self.family.positions(inputs["position_ids"]),
+            attention_mask=self.family.attention(mask),
             use_cache=False,
-            **media,
+            **self.family.media(self.model.model, inputs),
         ).last_hidden_state
         scored_NH = hidden_BLH.flatten(0, 1)[inputs["sources"]]
         return token_logprobs(scored_NH, inputs["targets"], self.model.lm_head, self.vocabulary)
@@ -87,7 +88,6 @@ class TokenScorer(nn.Module):
         return list(self.model.model.language_model.layers)
 
 
-MEDIA_KEYS = ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw")
 FORWARD_KEYS = ("input_ids", "position_ids", "visible", "sources", "targets", *MEDIA_KEYS)
 
 
