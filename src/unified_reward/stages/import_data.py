@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unified_reward import progress
@@ -13,12 +14,11 @@ from unified_reward.config import ArtifactRef, ImportConfig
 from unified_reward.errors import UserError
 from unified_reward.records import JudgeRecord, Prompt, Task
 from unified_reward.stages.context import StageContext, StageResult
-from unified_reward.stages.media import decoded_cache
 from unified_reward.store import DatasetWriter, write_artifact
 
 if TYPE_CHECKING:
     from unified_reward.data.card import Card
-    from unified_reward.data.importer import Imported
+    from unified_reward.data.importer import Imported, Reject
 
 JUDGE_RECORDS = "judge_records"
 PROMPTS_VLM = "prompts_vlm"
@@ -41,10 +41,17 @@ def _import_shapes(context: StageContext, config: ImportConfig) -> StageResult:
     total = config.train_records + config.eval_records * len(Task) + config.prompts + 2 * config.eval_prompts
     rows = _Rows(context, total)
 
+    drawn: list[JudgeRecord] = []
+
     def judge_records() -> Iterable[tuple[JudgeRecord, Mapping[str, bytes]]]:
-        yield from dataset.judge_records("train", config.train_records, seed)
-        for number, task in enumerate(Task):  # a seed of its own, since records are named by it
-            yield from dataset.judge_records("test", config.eval_records, seed + EVAL_SEED + number, {task: 1.0})
+        sets = [dataset.judge_records("train", config.train_records, seed)]
+        sets += [  # a seed for each task, since records are named by it
+            dataset.judge_records("test", config.eval_records, seed + EVAL_SEED + number, {task: 1.0})
+            for number, task in enumerate(Task)
+        ]
+        for record, media in (each for records in sets for each in records):
+            drawn.append(record)
+            yield record, media
 
     def vlm_prompts() -> Iterable[tuple[Prompt, Mapping[str, bytes]]]:
         yield from dataset.policy_prompts("train", config.prompts, seed)
@@ -59,20 +66,26 @@ def _import_shapes(context: StageContext, config: ImportConfig) -> StageResult:
                     yield replace(prompt, id=f"{prompt.id}-{number}"), {}
 
     meta = {"source": dataset.SOURCE, "licence": "Apache-2.0 (drawn by this package)", "seed": seed}
+    outputs = {
+        JUDGE_RECORDS: rows.write(JUDGE_RECORDS, JudgeRecord, judge_records(), meta),
+        PROMPTS_VLM: rows.write(PROMPTS_VLM, Prompt, vlm_prompts(), meta),
+        PROMPTS_DIFFUSION: rows.write(PROMPTS_DIFFUSION, Prompt, image_prompts(), meta),
+    }
+    from unified_reward.data.card import records_card
+
+    world = {"file": "shapes", "format": dataset.SOURCE, "licence": meta["licence"], "strategy": f"seed {seed}",
+             "rows": len(drawn), "records": len(drawn), "rejects": 0, "repeats": 0}  # fmt: skip
+    card = records_card(drawn, [world])
     return StageResult(
-        outputs={
-            JUDGE_RECORDS: rows.write(JUDGE_RECORDS, JudgeRecord, judge_records(), meta),
-            PROMPTS_VLM: rows.write(PROMPTS_VLM, Prompt, vlm_prompts(), meta),
-            PROMPTS_DIFFUSION: rows.write(PROMPTS_DIFFUSION, Prompt, image_prompts(), meta),
-        },
+        outputs={**outputs, CARD: _publish(context, card, outputs[JUDGE_RECORDS], (), (), figures=False)},
         metrics=rows.counts(),
     )
 
 
 def _import_files(context: StageContext, config: ImportConfig) -> StageResult:
-    from unified_reward.data.card import card_of, markdown
+    from unified_reward.data.card import card_of
     from unified_reward.data.importer import import_sources, limits_of
-    from unified_reward.stages.import_page import show
+    from unified_reward.stages.media import decoded_cache
 
     limits = limits_of(config)
     meta: dict[str, Any] = {"media": {"frames": limits.frames, "max_side": limits.max_side}}
@@ -89,22 +102,39 @@ def _import_files(context: StageContext, config: ImportConfig) -> StageResult:
         for record in found.records:
             writer.add(record)
         reference = writer.commit()
-    text = markdown(card, f"{JUDGE_RECORDS} {reference.digest[:12]}", found.rejects)
-    show(context.track, card, text, [*found.rejects, *found.repeats])
-    left_out = [asdict(each) for each in (*found.rejects, *found.repeats)]
-    listed = write_artifact(
-        context.store, f"{context.prefix}/{CARD}", kind="dataset-card",
-        files={"DATASET_CARD.md": text.encode(), "card.json": _json(card.facts()),
-               "rejects.jsonl": "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in left_out).encode()},
-    )  # fmt: skip
+    listed = _publish(context, card, reference, found.rejects, found.repeats)
     _tell(found)
     counts = {f"{split}/{task}": n for split, tasks in card.counts.items() for task, n in tasks.items()}
     context.track.params({f"rows/{JUDGE_RECORDS}": len(found.records)})
     return StageResult(
         outputs={JUDGE_RECORDS: reference, CARD: listed},
         metrics={"rows": {JUDGE_RECORDS: counts}, "rejects": len(found.rejects), "repeats": len(found.repeats)},
-        report={"rejects": left_out[:50], "card": _report_card(card, config)},
+        report={"rejects": [asdict(each) for each in found.rejects[:50]], "card": _report_card(card, config)},
     )
+
+
+def _publish(
+    context: StageContext,
+    card: Card,
+    records: ArtifactRef,
+    rejects: Sequence[Reject],
+    repeats: Sequence[Reject],
+    *,
+    figures: bool = True,
+) -> ArtifactRef:
+    """The card and the whole list of what was left out, as an artifact beside the data set and on MLflow's page."""
+    from unified_reward.data.card import markdown
+    from unified_reward.stages.import_page import show
+
+    text = markdown(card, f"{JUDGE_RECORDS} {records.digest[:12]}", rejects)
+    left_out = [asdict(each) for each in (*rejects, *repeats)]
+    show(context.track, card, text, left_out, figures=figures)
+    files: dict[str, bytes | Path] = {
+        "DATASET_CARD.md": text.encode(),
+        "card.json": (json.dumps(card.facts(), indent=1, ensure_ascii=False) + "\n").encode(),
+        "rejects.jsonl": "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in left_out).encode(),
+    }
+    return write_artifact(context.store, f"{context.prefix}/{CARD}", files, kind="dataset-card")
 
 
 def _report_card(card: Card, config: ImportConfig) -> dict[str, Any]:
@@ -131,10 +161,6 @@ def _tell(found: Imported) -> None:
     for reason, count in Counter(reject.reason for reject in found.rejects).most_common(5):
         first = next(reject for reject in found.rejects if reject.reason == reason)
         print(f"left out: {count} x {reason}, first {first.file}:{first.row} {first.detail}".rstrip())
-
-
-def _json(values: Any) -> bytes:
-    return (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 class _Rows:

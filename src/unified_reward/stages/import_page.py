@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from unified_reward.data.card import Card, media_facts
-from unified_reward.data.importer import Reject
 from unified_reward.records import Choice
 
 if TYPE_CHECKING:
@@ -25,15 +23,17 @@ STYLE = (
 )
 
 
-def show(track: StageRun, card: Card, text: str, rejects: Sequence[Reject]) -> None:
-    """Log the card as DATASET_CARD.md, the rejects as a table, and dataset.html with its figures."""
+def show(
+    track: StageRun, card: Card, text: str, left_out: Sequence[Mapping[str, Any]], *, figures: bool = True
+) -> None:
+    """Log the card as DATASET_CARD.md, what was left out as a table, and dataset.html, with histograms unless told not to."""
     track.text("DATASET_CARD.md", text)
-    track.table("rejects", [asdict(reject) for reject in rejects[:SHOWN_ROWS]])
+    track.table("rejects", left_out[:SHOWN_ROWS])
     track.table("sources", list(card.sources))
-    figures = histograms(card)
-    for name, (_, figure) in figures.items():
-        track.figure(f"dataset/{name}", figure)
-    track.html("dataset", page(card, figures))
+    drawn = histograms(card) if figures else {}
+    for name, (_, figure) in drawn.items():
+        track.figure(f"dataset-{name}", figure)
+    track.html("dataset", page(card, drawn))
 
 
 def histograms(card: Card) -> dict[str, tuple[str, Figure]]:
