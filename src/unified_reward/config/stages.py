@@ -45,6 +45,28 @@ class Selection(StrEnum):
     BEST = "best"
 
 
+class Precision(StrEnum):
+    """Numbers that layers compute in; weights, gradient sums and optimizers stay float32."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
+class ShardUnits(StrEnum):
+    """What is gathered at once: the whole model, or every decoder layer by itself."""
+
+    ROOT = "root"
+    BLOCKS = "blocks"
+
+
+class Trains(StrEnum):
+    """Which parts of a vision-language model learn."""
+
+    ALL = "all"
+    LANGUAGE = "language"
+    LORA = "lora"
+
+
 class PairWay(StrEnum):
     """How candidates become one pair: the paper's two steps, or one of them, or chance (for ablations)."""
 
@@ -101,6 +123,17 @@ class TrainLoopConfig(StageConfig):
     keep_checkpoints: int = unkeyed(2, ge=1, description="committed checkpoints kept")
     validate_every: int = Field(0, ge=0, description="steps between validations; 0 = never")
     select: Selection = Field(Selection.LAST, description="last step, or the best on the validation split")
+    micro_batch: int = unkeyed(0, ge=0, description="samples of a rank in one forward; 0 = its whole share of a step")
+    precision: Precision = Field(Precision.FLOAT32, description="layers compute in float32 or bfloat16 (real models)")
+    activation_checkpointing: bool = unkeyed(
+        False, description="keep only each layer's input and compute it again: a third more work, far less memory"
+    )
+    shard_units: ShardUnits = unkeyed(
+        ShardUnits.ROOT, description="gathered at once: root (tiny models) or blocks (real ones)"
+    )
+    trains: Trains = Field(Trains.ALL, description="VLM: all, language (vision tower frozen) or lora (low-rank updates)")
+    lora_rank: int = Field(16, ge=1, le=1024, description="lora: rank of the update of each linear layer")
+    lora_alpha: float = Field(32.0, gt=0, description="lora: the update is scaled by alpha / rank")
 
     @model_validator(mode="after")
     def _check_batch(self) -> Self:

@@ -100,6 +100,13 @@ def reward_train(
     keep_checkpoints: int = 2,
     validate_every: int = 0,
     select: str = "last",
+    micro_batch: int = 0,
+    precision: str = "float32",
+    activation_checkpointing: bool = False,
+    shard_units: str = "root",
+    trains: str = "all",
+    lora_rank: int = 16,
+    lora_alpha: float = 32.0,
     base: str = "builtin:shapes/vlm",
     template: str = "shapes",
     tasks: str = "",
@@ -131,6 +138,14 @@ def reward_train(
         keep_checkpoints: committed checkpoints kept
         validate_every: steps between validations; 0 = never
         select: last step, or the best on the validation split
+        micro_batch: samples of a rank in one forward; 0 = its whole share of a step
+        precision: layers compute in float32 or bfloat16 (real models)
+        activation_checkpointing: keep only each layer's input and compute it again: a third more work, far less
+            memory
+        shard_units: gathered at once: root (tiny models) or blocks (real ones)
+        trains: VLM: all, language (vision tower frozen) or lora (low-rank updates)
+        lora_rank: lora: rank of the update of each linear layer
+        lora_alpha: lora: the update is scaled by alpha / rank
         base: start from builtin:NAME, a directory, or store:PREFIX
         template: template pack: shapes, default, or a path to a YAML file
         tasks: judge tasks to train on; empty = all in the data (comma-separated)
@@ -326,6 +341,13 @@ def dpo_train(
     keep_checkpoints: int = 2,
     validate_every: int = 0,
     select: str = "last",
+    micro_batch: int = 0,
+    precision: str = "float32",
+    activation_checkpointing: bool = False,
+    shard_units: str = "root",
+    trains: str = "all",
+    lora_rank: int = 16,
+    lora_alpha: float = 32.0,
     beta: float = 0.1,
     loss: str = "sigmoid",
     label_smoothing: float = 0.0,
@@ -368,6 +390,14 @@ def dpo_train(
         keep_checkpoints: committed checkpoints kept
         validate_every: steps between validations; 0 = never
         select: last step, or the best on the validation split
+        micro_batch: samples of a rank in one forward; 0 = its whole share of a step
+        precision: layers compute in float32 or bfloat16 (real models)
+        activation_checkpointing: keep only each layer's input and compute it again: a third more work, far less
+            memory
+        shard_units: gathered at once: root (tiny models) or blocks (real ones)
+        trains: VLM: all, language (vision tower frozen) or lora (low-rank updates)
+        lora_rank: lora: rank of the update of each linear layer
+        lora_alpha: lora: the update is scaled by alpha / rank
         beta: KL strength: 0.1 for VLMs (paper), 2000-5000 for diffusion models
         loss: VLM: name in the loss table (sigmoid, ipo, hinge, robust, ...)
         label_smoothing: VLM: share of labels taken to be wrong
