@@ -4,20 +4,31 @@ A verdict file is what the benchmark's own inference writes: {"idx", "response",
 objects in one JSON array. The verdict is read from `response` again; `model_vote` stands in only where there is no `response`.
 
 A file without one [[label]] is of a judge that answers in sentences, as UnifiedReward's scripts write ({"idx", "answer",
-"model_output"}, where `answer` is the sentence that is right). Then both kinds of tie are met by "equally good".
+"model_output"}, where `answer` is the sentence that is right). Then both kinds of tie are met by "equally good". A file of
+scores ("score_left", "score_right" and the like) is of a scalar scorer, whose ties are calibrated.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from unified_reward.errors import UserError
 from unified_reward.evaluation.benchmarks.fields import first_of, swapped, value_of
 from unified_reward.evaluation.benchmarks.files import Row, read_rows
-from unified_reward.evaluation.benchmarks.metrics import Report, Share, share, with_and_without_ties
+from unified_reward.evaluation.benchmarks.metrics import (
+    Report,
+    Share,
+    share,
+    tie_calibrated_accuracy,
+    with_and_without_ties,
+)
+from unified_reward.evaluation.benchmarks.pairs_files import difference, side_of
 from unified_reward.evaluation.benchmarks.sides import Side, read_answer
 from unified_reward.evaluation.benchmarks.sides import read_label as read_side
 
@@ -39,8 +50,27 @@ LABELS = {
 # From the first [[ to the last ]] of the first line that has both: a line with two labels is thus no verdict, as published.
 MARKED = re.compile(r"\[\[.*\]\]")
 VOTES, TEXTS = ("human_vote", "vote_type"), ("response", "model_output", "output", "model_vote")
+SIGNS = {LEFT: 1, RIGHT: -1, TIE: 0}
 SENTENCES = {Side.FIRST: "[[A>B]]", Side.SECOND: "[[B>A]]", Side.TIE: "[[A=B]]"}
 RIGHT_SENTENCE = {Side.FIRST: "leftvote", Side.SECOND: "rightvote", Side.TIE: "tievote"}
+
+
+class Way(StrEnum):
+    """How the verdicts of a file are written."""
+
+    LABELS = "labels"
+    SENTENCES = "sentences"
+    SCORES = "scores"
+
+
+@dataclass(frozen=True)
+class Said:
+    """text: None where there are scores only. difference: score of the left minus that of the right, nan without."""
+
+    human: str
+    text: str | None
+    swapped: bool
+    difference: float
 
 
 @dataclass(frozen=True)
@@ -71,35 +101,52 @@ def score(benchmark: str, verdicts: Path, data: Path | None) -> Report:
     rows = read_rows(verdicts, "--verdicts")
     last = {_index(verdicts, row, place): row for place, row in enumerate(rows)}  # the published reader keeps the last
     said = [_said(verdicts, row) for row in last.values()]
-    in_sentences = not any(MARKED.search(text) for _, text, _ in said) and any(read_answer(text) for _, text, _ in said)
-    judged = [Judged(human, _from_sentence(text, swapped) if in_sentences else read_label(text))
-              for human, text, swapped in said]  # fmt: skip
+    way = _way(said)
+    scalar = tie_calibrated_accuracy([one.difference for one in said], [SIGNS[HUMAN[one.human]] for one in said])
+    judged = [Judged(one.human, _label(one, way, scalar.epsilon or 0.0)) for one in said]
     groups = {vote: _share([one for one in judged if one.human == vote]) for vote in HUMAN}
     tau, diff = with_and_without_ties([HUMAN[one.human] for one in judged], [one.side for one in judged], TIE)
     missing, repeated = max(0, SIZES[benchmark] - len(last)), len(rows) - len(last)
-    metrics = {"tau": tau, "diff": diff, "missing": missing, "repeated": repeated}
-    return Report(
-        benchmark, _share(judged), groups, metrics, _notes(benchmark, len(last), repeated, in_sentences=in_sentences)
-    )
+    metrics: dict[str, Any] = {"tau": tau, "diff": diff, "missing": missing, "repeated": repeated}
+    if scalar.unparsed < scalar.n:
+        found = asdict(scalar)
+        metrics["scores"] = {"with_ties": found.pop("accuracy"), **found}
+    return Report(benchmark, _share(judged), groups, metrics, _notes(benchmark, len(last), repeated, way))
 
 
 def _share(judged: Sequence[Judged]) -> Share:
     return share([one.right for one in judged], [one.label is not None for one in judged])
 
 
-def _from_sentence(text: str, is_swapped: bool) -> str | None:
-    side = read_answer(text)
-    return None if side is None else SENTENCES[side.swapped() if is_swapped else side]
+def _way(said: Sequence[Said]) -> Way:
+    if all(one.text is None for one in said):
+        return Way.SCORES
+    texts = [one.text or "" for one in said]
+    marked = any(MARKED.search(text) for text in texts)
+    return Way.LABELS if marked or not any(read_answer(text) for text in texts) else Way.SENTENCES
 
 
-def _notes(benchmark: str, count: int, repeated: int, *, in_sentences: bool) -> list[str]:
+def _label(one: Said, way: Way, epsilon: float) -> str | None:
+    if way is Way.LABELS:
+        return read_label(one.text)
+    if way is Way.SCORES:
+        side = side_of(one.difference, epsilon)
+    else:
+        side = read_answer(one.text or "")
+        side = side.swapped() if side and one.swapped else side
+    return None if side is None else SENTENCES[side]
+
+
+def _notes(benchmark: str, count: int, repeated: int, way: Way) -> list[str]:
     size, notes = SIZES[benchmark], []
     if count != size:
         notes.append(f"{count:,} items; the published rows are of {size:,}, so the numbers do not compare.")
     if repeated:
         notes.append(f"{repeated:,} rows have an idx that comes again later; the last one counts.")
-    if in_sentences:
-        notes.append("Answers are sentences; one tie meets both kinds of people's ties, so accuracy is 3-way (tau).")
+    if way is not Way.LABELS:
+        notes.append(f"Answers are {way}; one tie meets both kinds of people's ties, so accuracy is 3-way (tau).")
+    if way is Way.SCORES:
+        notes.append("The scores' tie threshold is the best for these votes, as published for scalar scorers.")
     return notes
 
 
@@ -114,15 +161,16 @@ def _index(path: Path, row: Row, place: int) -> int | str:
     return index
 
 
-def _said(path: Path, row: Row) -> tuple[str, str, bool]:
-    """(people's vote, the judge's answer, whether the two were shown in reverse)."""
+def _said(path: Path, row: Row) -> Said:
+    scores = difference(path, row)
     response = value_of(row, TEXTS)
-    if first_of(row, TEXTS) is None and row.values.get("success") is not False:
+    if first_of(row, TEXTS) is None and scores is None and row.values.get("success") is not False:
         raise row.error(path, "it has no response", 'Write the judge\'s answer as "response".')
     if response is not None and not isinstance(response, str):
         raise row.error(path, "response is no text", "Write the judge's answer as text, or null where there is none.")
     is_swapped = bool(swapped(path, row))
-    return _human(path, row, is_swapped), response or "", is_swapped
+    text = None if first_of(row, TEXTS) is None and scores is not None else response or ""
+    return Said(_human(path, row, is_swapped), text, is_swapped, math.nan if scores is None else scores)
 
 
 def _human(path: Path, row: Row, is_swapped: bool) -> str:

@@ -21,6 +21,7 @@ from unified_reward.errors import UserError
 from unified_reward.evaluation.benchmarks.fields import item_id, swapped, texts
 from unified_reward.evaluation.benchmarks.files import Row, files_in, read_rows
 from unified_reward.evaluation.benchmarks.metrics import SEED, Report, Share, ratio
+from unified_reward.evaluation.benchmarks.pairs_files import difference, side_of
 from unified_reward.evaluation.benchmarks.sides import Side, read_answer, read_label
 from unified_reward.evaluation.statistics import Array, bootstrap_interval
 
@@ -116,7 +117,9 @@ def _said(path: Path, row: Row) -> dict[str, Side | None]:
     if any(order in row.values for order in ORDERS):
         return {order: side for order in ORDERS if row.values.get(order)
                 for side in [_first_judgement(path, row, order)]}  # fmt: skip
-    samples = texts(path, row)
+    samples, scores = texts(path, row), difference(path, row)
+    if samples is None and scores is not None:  # a scalar scorer has one opinion in both orders
+        return dict.fromkeys(ORDERS, side_of(scores, 0.0))
     if samples is None:
         raise row.error(path, "it has no judgement", 'Write {"forward": [{"judgement": "A"}], "reverse": [...]}.')
     order = "reverse" if swapped(path, row) else "forward"

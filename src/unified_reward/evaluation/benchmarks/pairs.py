@@ -23,7 +23,7 @@ from unified_reward.evaluation.benchmarks.metrics import (
     tie_calibrated_accuracy,
     with_and_without_ties,
 )
-from unified_reward.evaluation.benchmarks.pairs_files import OVERALL, JudgedPair, PairLayout, is_missing, read_pairs
+from unified_reward.evaluation.benchmarks.pairs_files import OVERALL, JudgedPair, PairLayout, read_pairs, side_of
 from unified_reward.evaluation.benchmarks.sides import Side
 
 LAYOUTS: Mapping[str, PairLayout] = {
@@ -78,19 +78,10 @@ def _has(pairs: Sequence[JudgedPair], aspect: str) -> bool:
     return any(aspect in pair.difference for pair in pairs) and bool(_differences(pairs, aspect)[1])
 
 
-def _said(differences: Sequence[float], epsilon: float) -> list[Side | None]:
-    def side(value: float) -> Side | None:
-        if is_missing(value):
-            return None
-        return Side.TIE if abs(value) <= epsilon else Side.FIRST if value > 0 else Side.SECOND
-
-    return [side(value) for value in differences]
-
-
 def _by_score(pairs: Sequence[JudgedPair], aspect: str) -> list[Side | None]:
     differences, gold = _differences(pairs, aspect)
     best = tie_calibrated_accuracy(differences, [SIGNS[side] for side in gold])
-    return _said(differences, best.epsilon or 0.0)
+    return [side_of(one, best.epsilon or 0.0) for one in differences]
 
 
 def _aspect(pairs: Sequence[JudgedPair], aspect: str) -> Share:

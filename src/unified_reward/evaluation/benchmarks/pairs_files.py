@@ -154,7 +154,7 @@ def _gold(layout: PairLayout, path: Path, row: Row, is_verdict: bool) -> Side:
 
 
 def _add_verdict(layout: PairLayout, path: Path, row: Row, pair: JudgedPair) -> None:
-    scores = {name: found for name in (OVERALL, *layout.aspects) if (found := _difference(path, row, name)) is not None}
+    scores = {name: found for name in (OVERALL, *layout.aspects) if (found := difference(path, row, name)) is not None}
     said = texts(path, row)
     if said is None and not scores:
         if "error" not in row.values and row.values.get("success") is not False:
@@ -169,7 +169,8 @@ def _add_verdict(layout: PairLayout, path: Path, row: Row, pair: JudgedPair) -> 
     pair.difference |= scores
 
 
-def _difference(path: Path, row: Row, aspect: str) -> float | None:
+def difference(path: Path, row: Row, aspect: str = OVERALL) -> float | None:
+    """Score of the first minus score of the second, nan where one is missing; None where the row has no scores."""
     for names in SCORES:
         if aspect != OVERALL and "{0}" not in names[0]:
             break
@@ -186,5 +187,8 @@ def _difference(path: Path, row: Row, aspect: str) -> float | None:
     return number_of(path, row, "p_first", row.values["p_first"]) - 0.5 if "p_first" in row.values else None
 
 
-def is_missing(difference: float) -> bool:
-    return math.isnan(difference)
+def side_of(difference: float, epsilon: float) -> Side | None:
+    """What scores say: tie where they differ by at most epsilon; None where one is missing."""
+    if math.isnan(difference):
+        return None
+    return Side.TIE if abs(difference) <= epsilon else Side.FIRST if difference > 0 else Side.SECOND

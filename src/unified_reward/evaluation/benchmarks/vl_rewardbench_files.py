@@ -1,8 +1,9 @@
 """Verdicts on VL-RewardBench, joined with its pairs: which place the better response was shown at, and what the judge said.
 
-Three layouts. The benchmark's own results bring the pair with each sample: {"id", "query", "response", "ranking", "meta":
+Four layouts. The benchmark's own results bring the pair with each sample: {"id", "query", "response", "ranking", "meta":
 {"filter_choice": text, "random_number": 0 | 1}}, K lines per item. The short one, {"id", "output" | "outputs", "order",
-"index"}, needs the benchmark's data beside it. {"id", "answer", "output"} brings the right sentence with it.
+"index"}, and that of a scalar scorer, {"id", "scores": [of the first response, of the second]}, need the benchmark's data
+beside them. {"id", "answer", "output"} brings the right sentence with it.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from typing import Any
 
 from unified_reward.errors import UserError
 from unified_reward.evaluation.benchmarks.files import Row, read_rows
+from unified_reward.evaluation.benchmarks.pairs_files import difference, side_of
 from unified_reward.evaluation.benchmarks.sides import Side, read_label
 
 TEXT_FIELDS = ("outputs", "output", "model_output")
 LAYOUT = 'Write {"id", "output" or "outputs", "order"} a line, or the results of the benchmark\'s own inference.'
+SCORED = {Side.FIRST: "Overall Judgment: Answer 1 is better", Side.SECOND: "Overall Judgment: Answer 2 is better"}
 ORDERS = (0, 1)  # response[0] first, response[1] first
 
 
@@ -109,6 +112,12 @@ def _joined(path: Path, rows: Sequence[Row], pairs: Sequence[Pair], assumed: Seq
     for row in rows:
         place = _data_place(path, row, places, pairs, lines, seen)
         pair = pairs[place]
+        scores = None if any(name in row.values for name in TEXT_FIELDS) else difference(path, row)
+        if scores is not None:  # of the two responses as they stand in the data; equal or missing ones settle nothing
+            side = side_of(scores, 0.0)
+            text = SCORED.get(side, "") if side else ""
+            judged.setdefault(place, JudgedPair(pair.id)).votes.append(Vote(text, False, _place(pair.best, False)))
+            continue
         order = _order(path, row)
         swapped = assumed[place] if order is None else order
         votes = [Vote(text, swapped, _place(pair.best, swapped), order is None) for text in _texts(path, row)]

@@ -134,3 +134,15 @@ def test_answers_in_sentences_are_read_three_ways(tmp_path: Path) -> None:
              {"idx": 2, "vote_type": "leftvote", "output": "?"}]  # fmt: skip
     found = score_verdicts("genai-bench-image", written(tmp_path / "w.jsonl", votes)).as_json()
     assert (found["accuracy"], found["n"], found["unparsed"]) == (2 / 3, 3, 1)
+
+
+def test_scores_are_tie_calibrated(tmp_path: Path) -> None:
+    """Differences .5, .1, -.2, missing for left, tie, right, left: at e = .1 three of four are right."""
+    scored = [{"idx": 0, "vote_type": "leftvote", "score_left": 1.0, "score_right": 0.5},
+              {"idx": 1, "vote_type": "bothbad_vote", "score_left": 0.35, "score_right": 0.25},
+              {"idx": 2, "vote_type": "rightvote", "scores": [0.1, 0.3]},
+              {"idx": 3, "vote_type": "leftvote", "score_left": None, "score_right": 0.3}]  # fmt: skip
+    found = score_verdicts("genai-bench-video", written(tmp_path / "v.jsonl", scored)).as_json()
+    assert (found["accuracy"], found["n"], found["unparsed"]) == (3 / 4, 4, 1)
+    assert (found["metrics"]["diff"], found["metrics"]["scores"]["without_ties"]) == (2 / 3, 2 / 3)
+    assert found["metrics"]["scores"]["epsilon"] == pytest.approx(0.1)

@@ -53,6 +53,11 @@ def test_mmrb2_one_order_a_line(tmp_path: Path) -> None:
                     '{"id": "a", "chosen": "B", "task": "edit", "output": "[[B]]", "swapped": true}\n')  # fmt: skip
     found = score_verdicts("mmrb2", path)
     assert (found.overall.accuracy, found.overall.n, list(found.groups)) == (0.5, 2, ["task/edit"])
+    path.write_text(
+        '{"id": "a", "chosen": "B", "score_A": 1, "score_B": 2}\n{"id": "b", "chosen": "A", "scores": [1, 1]}'
+    )
+    found = score_verdicts("mmrb2", path)
+    assert (found.overall.accuracy, found.overall.n) == (0.5, 4)
 
 
 def test_mmrb2_faults(tmp_path: Path) -> None:

@@ -206,3 +206,13 @@ def test_rows_that_bring_the_right_sentence_need_no_data(tmp_path: Path) -> None
     path.write_text("\n".join(map(json.dumps, rows)))
     found = score_verdicts("vl-rewardbench", path)
     assert (found.overall.accuracy, found.groups["official/reasoning"].n) == (0.5, 2)
+
+
+def test_scores_are_of_the_responses_in_the_data(tmp_path: Path) -> None:
+    data = [pair("mmmu_1"), pair("mmmu_2", (1, 0)), pair("mmmu_3"), pair("mmmu_4")]
+    rows = [{"id": "mmmu_1", "scores": [0.9, 0.1]}, {"id": "mmmu_2", "scores": [0.9, 0.1]},
+            {"id": "mmmu_3", "scores": [0.5, 0.5]}, {"id": "mmmu_4", "score_A": None, "score_B": 1}]  # fmt: skip
+    (tmp_path / "d.json").write_text(json.dumps(data))
+    (tmp_path / "v.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = score_verdicts("vl-rewardbench", tmp_path / "v.jsonl", tmp_path / "d.json")
+    assert (found.overall.accuracy, found.overall.unparsed) == (0.25, 2)
