@@ -63,7 +63,11 @@ def measure(options: argparse.Namespace) -> None:
         os.sched_setaffinity(0, {options.cores[dist.rank % len(options.cores)]})
     objective = judge_objective(options.records, dist)
     config = TrainLoopConfig(
-        processes=options.processes, steps=options.steps, global_batch=options.batch, optimizer=options.optimizer
+        processes=options.processes,
+        steps=options.steps,
+        global_batch=options.batch,
+        optimizer=options.optimizer,
+        shard_units=options.units,
     )
     marks: list[tuple[float, float]] = []
     step = loop._Run.step
@@ -76,7 +80,7 @@ def measure(options: argparse.Namespace) -> None:
     profiler = torch.profiler.profile() if options.profile and dist.is_main else None
     if profiler:
         profiler.start()
-    result = loop.train(objective, dataset_size=options.records, config=config, dist=dist, shard_units=options.units)
+    result = loop.train(objective, dataset_size=options.records, config=config, dist=dist)
     if profiler:
         profiler.stop()
         print(profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=45, max_name_column_width=45))

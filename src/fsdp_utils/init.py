@@ -72,12 +72,14 @@ def init_from_files(
     model: nn.Module | None = None,
     rename: Rename | None = None,
     remake: Callable[[nn.Module], None] | None = None,
+    made: Callable[[str], bool] | None = None,
 ) -> Loaded:
     """Give memory on `device` to what is on meta, load every parameter, and make non-persistent buffers again.
 
     root: the sharded root, or a plain module. model: the part that the files are of, by default root itself.
     rename: name in the files -> parameter name; by default the model's own (transformers') mapping.
     remake: sets buffers that no file holds; needed for models other than transformers', which make their own again.
+    made: parameters, by name, that are in no file; they get memory, and the caller gives them values.
     Stored numbers are converted to the parameter's dtype. Collectives are not used.
     Raises InitError when a parameter is in no file, shapes differ, or a buffer got no value.
     """
@@ -94,6 +96,8 @@ def init_from_files(
     targets: dict[str, Tensor] = {**dict(model.named_parameters()), **_persistent_buffers(model)}
     read = 0
     for name, tensor in targets.items():
+        if made is not None and made(name):
+            continue
         found = next((entries[alias] for alias in tied.get(name, [name]) if alias in entries), None)
         if found is None:
             raise InitError(f"{name} is in none of the files {sorted({file for file, _ in entries.values()})}.")

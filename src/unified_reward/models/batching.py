@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unified_reward.models.families import Medium
 from unified_reward.models.processing import Grid, Patches, VlmProcessor
 
 TEXT, IMAGE, VIDEO = 0, 1, 2
@@ -121,12 +122,12 @@ def _append_media(
     out: Encoded, positions: list[NDArray[np.int64]], start: int, processor: VlmProcessor, grid: Grid, kind: int,
     seconds_per_grid: float,
 ) -> int:  # fmt: skip
-    frame = seconds_per_grid / processor.temporal_patch_size
-    placed = processor.family.place(
-        grid, video=kind == VIDEO, merge=processor.merge_size, ticks=processor.tokens_per_second * seconds_per_grid,
-        seconds=tuple(i * seconds_per_grid + (processor.temporal_patch_size - 1) * frame / 2 for i in range(grid[0])),
-        ids=processor.text_ids,
+    first = seconds_per_grid * (processor.temporal_patch_size - 1) / processor.temporal_patch_size / 2
+    medium = Medium(
+        grid, kind == VIDEO, ticks=processor.tokens_per_second * seconds_per_grid,
+        seconds=tuple(first + patch * seconds_per_grid for patch in range(grid[0])),
     )  # fmt: skip
+    placed = processor.family.place(medium, processor.merge_size, processor.text_ids)
     out.input_ids.extend(placed.ids)
     out.weights.extend([0.0] * len(placed.ids))
     out.mm_types.extend(kind if medium else TEXT for medium in placed.is_medium)

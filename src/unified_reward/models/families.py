@@ -26,6 +26,16 @@ VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
 
 
 @dataclass(frozen=True)
+class Medium:
+    """grid: (t, h, w) in patches. ticks: positions between temporal patches. seconds: when each of them is seen."""
+
+    grid: Grid
+    video: bool
+    ticks: float = 1.0
+    seconds: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class Placed:
     """A medium in the row of tokens. is_medium[i]: token i stands for a vision feature.
 
@@ -49,12 +59,10 @@ class Qwen25:
     square = False
     mrope = True
 
-    def place(
-        self, grid: Grid, *, video: bool, merge: int, ticks: float, seconds: tuple[float, ...], ids: Ids
-    ) -> Placed:
-        """grid: (t, h, w) in patches. ticks: positions between temporal patches. seconds: when each of them is seen."""
-        del seconds
-        return _block(grid, merge, ticks if video else 1.0, ids, self.video_token if video else self.image_token)
+    def place(self, medium: Medium, merge: int, ids: Ids) -> Placed:
+        """merge: patches to a token along each side. ids: tokens of a text as it stands."""
+        token = self.video_token if medium.video else self.image_token
+        return _block(medium.grid, merge, medium.ticks, ids, token)
 
     def attention(self, visible: Tensor) -> Any:
         """`visible` (bool or additive, [B, 1, L, L]) as the model's forward takes it."""
@@ -88,15 +96,13 @@ class Qwen3(Qwen25):
     model_class = Qwen3VLForConditionalGeneration
     processor_class, image_processor = "Qwen3VLProcessor", "Qwen2VLImageProcessorFast"
 
-    def place(
-        self, grid: Grid, *, video: bool, merge: int, ticks: float, seconds: tuple[float, ...], ids: Ids
-    ) -> Placed:
-        if not video:
-            return _block(grid, merge, 1.0, ids, self.image_token)
+    def place(self, medium: Medium, merge: int, ids: Ids) -> Placed:
+        if not medium.video:
+            return super().place(medium, merge, ids)
         parts: list[Placed] = []
-        for second in seconds:
+        for second in medium.seconds:
             parts.append(_text(ids(f"<{second:.1f} seconds>")))
-            parts.append(_block((1, *grid[1:]), merge, 1.0, ids, self.video_token))
+            parts.append(_block((1, *medium.grid[1:]), merge, 1.0, ids, self.video_token))
         return _joined(parts)
 
     def attention(self, visible: Tensor) -> Any:
@@ -117,12 +123,10 @@ class LlavaOneVision(Qwen25):
     square = True
     mrope = False
 
-    def place(
-        self, grid: Grid, *, video: bool, merge: int, ticks: float, seconds: tuple[float, ...], ids: Ids
-    ) -> Placed:
-        t, h, w = grid
-        count = t * -(-h // 2) * -(-w // 2) if video else t * h * w
-        token = ids(self.video_token if video else self.image_token)
+    def place(self, medium: Medium, merge: int, ids: Ids) -> Placed:  # noqa: ARG002  (its own merge is fixed)
+        t, h, w = medium.grid
+        count = t * -(-h // 2) * -(-w // 2) if medium.video else t * h * w
+        token = ids(self.video_token if medium.video else self.image_token)
         placed = _text(token * (count + 1))  # the last one is the model's own line feed
         return Placed(placed.ids, [True] * len(placed.ids), placed.positions, placed.span)
 

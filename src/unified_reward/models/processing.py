@@ -1,7 +1,8 @@
 """Pixels to patches and text to tokens for the families of `families.py`, with numpy and PIL only.
 
-Gives the values of transformers' PIL `Qwen2VLImageProcessor` and `LlavaOnevisionImageProcessor`, for pictures and for clips (for which transformers has no
-processor without torchvision). Reads and writes Hugging Face's own files, so real checkpoints load.
+Gives the values of transformers' PIL `Qwen2VLImageProcessor` and `LlavaOnevisionImageProcessor`, for pictures and for
+clips (for which transformers has no processor without torchvision). Reads and writes Hugging Face's own files, so real
+checkpoints load.
 """
 
 from __future__ import annotations

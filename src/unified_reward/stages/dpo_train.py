@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from unified_reward import progress
 from unified_reward.config import ArtifactRef, DpoTrainConfig, PolicyKind
-from unified_reward.config.stages import Selection
+from unified_reward.config.stages import Selection, Trains
 from unified_reward.errors import UserError
 from unified_reward.records import Candidate, PreferencePair, Prompt
 from unified_reward.stages.context import StageContext, StageResult
@@ -44,25 +44,33 @@ def _align_vlm(
     from unified_reward.generation.vlm import greedy_answers, prompt_segments
     from unified_reward.models.vlm import load_vlm
     from unified_reward.training.dpo import DpoObjective
-    from unified_reward.training.logprobs import TokenScorer
     from unified_reward.training.packing import answer_tree
+    from unified_reward.training.parallel import prepare_vlm
     from unified_reward.training.reference import reference_logprobs
 
     data = context.dataset(prompts_name(context), Prompt)
     media = MediaReader(data)
-    vlm = load_vlm(context.base(context.spec.policy_base))
+    vlm = load_vlm(context.base(context.spec.policy_base), meta=True)
+    scorer = prepare_vlm(vlm, config, context.dist, seed=context.spec.seed)
     prompts = {prompt.id: prompt for prompt in data.records()}
     trees = [
         answer_tree(vlm.processor, prompt_segments(prompts[row.prompt_id], media), (row.chosen, row.rejected))
         for row in pairs
     ]
     reference = reference_logprobs(
-        TokenScorer(vlm.model), trees, weights_digest=context.base_digest(context.spec.policy_base),
+        scorer, trees, weights_digest=f"{context.base_digest(context.spec.policy_base)}/{config.precision}",
         pad_id=vlm.processor.pad_id, blobs=context.store, prefix="reference", dist=context.dist,
         progress=lambda done, total: progress.report(done, total, "batches", "reference log-probs"),
     )  # fmt: skip
     objective = DpoObjective(
-        vlm, trees, reference, context.dist, beta=config.beta, loss=config.loss, label_smoothing=config.label_smoothing
+        vlm,
+        trees,
+        reference,
+        context.dist,
+        beta=config.beta,
+        loss=config.loss,
+        label_smoothing=config.label_smoothing,
+        scorer=scorer,
     )
     asked = _validation_prompts(prompts.values(), config)
 
@@ -83,6 +91,9 @@ def _align_images(
     from unified_reward.models.diffusion_sampler import DiffusionSampler
     from unified_reward.training.diffusion_dpo import DiffusionDpo, ImagePair
 
+    if config.trains is not Trains.ALL:
+        raise UserError(field="dpoTrain.trains", value=config.trains, why="a diffusion policy is trained whole",
+                        fix="Use all.")  # fmt: skip
     base = context.base(context.spec.policy_base)
     policy = load_image_policy(base)
     prompts = {prompt.id: prompt for prompt in context.dataset(prompts_name(context), Prompt).records()}

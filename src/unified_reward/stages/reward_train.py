@@ -14,6 +14,7 @@ from unified_reward.stages.context import StageContext, StageResult
 from unified_reward.stages.import_data import JUDGE_RECORDS
 from unified_reward.stages.media import MediaReader
 from unified_reward.stages.trained import curves, export_vlm, summary, train_stage
+from unified_reward.training.parallel import prepare_vlm
 from unified_reward.training.sft import SftObjective
 
 JUDGE = "judge"
@@ -22,7 +23,7 @@ JUDGE = "judge"
 def run(context: StageContext) -> StageResult:
     config = context.config(RewardTrainConfig)
     pack = load_pack(config.template)
-    vlm = load_vlm(context.base(config.base))
+    vlm = load_vlm(context.base(config.base), meta=True)
     data = context.dataset(JUDGE_RECORDS, JudgeRecord)
     records = [r for r in data.records() if r.split == "train" and r.task in _tasks(config)]
     if not records:
@@ -33,7 +34,9 @@ def run(context: StageContext) -> StageResult:
     def example(index: int) -> Encoded:
         return encode(vlm.processor, record_segments(records[index], pack, media, vlm.processor))
 
-    objective = SftObjective(vlm, example, context.dist, lengths=[_tokens(record) for record in records])
+    scorer = prepare_vlm(vlm, config, context.dist, seed=context.spec.seed)
+    lengths = [_tokens(record) for record in records]
+    objective = SftObjective(vlm, example, context.dist, lengths=lengths, scorer=scorer)
     result = train_stage(context, config, objective, dataset_size=len(records))
     judge = export_vlm(
         context, JUDGE, vlm, meta={"base": config.base, "template": f"{pack.name}@{pack.version}"},

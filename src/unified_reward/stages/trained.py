@@ -9,6 +9,7 @@ from typing import Any
 
 from fsdp_utils.checkpoint import Checkpointer
 from fsdp_utils.export import export_huggingface
+from fsdp_utils.sharding import reshard
 from fsdp_utils.training_state import snapshot
 from unified_reward.config import ArtifactRef, TrainLoopConfig
 from unified_reward.models.diffusion import ImagePolicy, load_image_policy, save_image_policy
@@ -16,6 +17,7 @@ from unified_reward.models.vlm import Vlm
 from unified_reward.stages.context import StageContext
 from unified_reward.store import ObjectStore, upload_directory
 from unified_reward.training.loop import Metrics, TrainResult, train
+from unified_reward.training.lora import merged
 from unified_reward.training.objective import Objective
 
 
@@ -87,7 +89,9 @@ def export_vlm(
     """The model as an artifact of Hugging Face files; rank 0 gets the reference, the others None. Every rank calls it."""
     with tempfile.TemporaryDirectory(dir=context.work_dir) as temporary:
         directory = Path(temporary)
-        export_huggingface(vlm.model, directory, context.dist)
+        reshard(vlm.model)
+        with merged(vlm.model):
+            export_huggingface(vlm.model, directory, context.dist)
         if not context.dist.is_main:
             return None
         vlm.processor.save(directory)

@@ -23,6 +23,7 @@ class DpoObjective:
 
     pairs: trees of two answers, chosen first. reference: per-token log-probs of the same answers under the frozen
     reference (`reference.reference_logprobs`), one (chosen, rejected) per pair.
+    scorer: the model, where `parallel.prepare_vlm` has made it ready.
     Raises UserError for a loss and smoothing that do not go together, ValueError where pairs and reference differ.
     """
 
@@ -36,11 +37,12 @@ class DpoObjective:
         beta: float,
         loss: str = "sigmoid",
         label_smoothing: float = 0.0,
+        scorer: TokenScorer | None = None,
     ) -> None:
         for tree, known in zip(pairs, reference, strict=True):
             if [len(answer) for answer in tree.answers] != [len(answer) for answer in known] or len(known) != 2:
                 raise ValueError("a pair needs two answers, and reference log-probs of just their tokens")
-        self.root = TokenScorer(vlm.model)
+        self.root = TokenScorer(vlm.model) if scorer is None else scorer
         self._loss = dpo_loss(loss, beta=beta, label_smoothing=label_smoothing)
         self._beta, self._pad_id, self._device = beta, vlm.processor.pad_id, dist.device
         self._pairs = pairs

@@ -7,25 +7,23 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.optim import Optimizer
 
 from fsdp_utils.checkpoint import Checkpointer
 from fsdp_utils.clip import clip_grad_norm
 from fsdp_utils.context import DistContext
-from fsdp_utils.mesh import make_mesh
 from fsdp_utils.metrics import peak_memory_bytes
 from fsdp_utils.reduce import SumAndCount, all_sum, reduce_metrics
-from fsdp_utils.sharding import ShardingPlan, apply_fsdp, fsdp_modules, reshard
+from fsdp_utils.sharding import fsdp_modules, reshard
 from fsdp_utils.signals import EXIT_CODE, StopSignal
 from fsdp_utils.training_state import model_tensors, snapshot
 from unified_reward import progress
@@ -34,6 +32,7 @@ from unified_reward.config.stages import Selection
 from unified_reward.errors import UserError
 from unified_reward.training.objective import Batch, Costed, Objective
 from unified_reward.training.optim import build_optimizers, schedule, set_learning_rate
+from unified_reward.training.parallel import flat, parallelise
 from unified_reward.training.sampler import ElasticSampler, share_out
 
 Metrics = dict[str, float]
@@ -73,21 +72,19 @@ def train(
     log: Log | None = None,
     validate: Validate | None = None,
     select_by: str = "",
-    shard_units: Literal["root", "blocks"] = "root",
-    precision: MixedPrecisionPolicy | None = None,
 ) -> TrainResult:
-    """Train `objective.root` in place; every rank calls it.
+    """Train `objective.root` in place, sharded as the config says where it is not yet; every rank calls it.
 
     checkpoints: saved to every `checkpoint_every` steps and at SIGTERM (then SystemExit 143), resumed from when it holds
     any. log: called on rank 0 every LOG_EVERY steps with global means. validate(steps done) -> metrics: called on every
     rank while the parameters are whole and no collective is under way, so ranks may do unlike work; rank 0's numbers
-    count. select_by: the validation metric, larger is better, that `config.select` "best" goes by. shard_units: "root"
-    gathers everything in one collective (small models), "blocks" each of `objective.shard_units()` apart.
+    count. select_by: the validation metric, larger is better, that `config.select` "best" goes by.
     Raises UserError for an empty dataset, a batch smaller than the ranks, a loss that stops being finite, and a selection
     without a validation to select by.
     """
     _check(dataset_size, config, dist, validate, select_by)
-    _shard(objective, dist, shard_units, precision)
+    units = objective.shard_units()
+    parallelise(objective.root, units=units, layers=flat(units), config=config, dist=dist)
     optimizers = build_optimizers(objective.root, config)
     run = _Run(objective, config, dist, optimizers, checkpoints, select_by, seed, dataset_size)
     started = time.perf_counter()
@@ -157,35 +154,48 @@ class _Run:
     def due(self, every: int) -> bool:
         return self.finished or self.done % every == 0
 
-    def batch(self, ids: Sequence[int], step: int) -> Batch:
+    def batch(self, ids: Sequence[int], step: int) -> list[Batch]:
+        """This rank's share of a step, as micro-batches of like length; as many on every rank."""
         objective = self.objective
         costs = [objective.cost(int(i)) if isinstance(objective, Costed) else 1.0 for i in ids]
         share = share_out(ids, costs, self.dist.world_size)[self.dist.rank]
         step_seed = int(np.random.SeedSequence([self.seed & 0xFFFFFFFFFFFFFFFF, step]).generate_state(1)[0])
-        return objective.batch(share, seed=step_seed)
+        whole_share = -(-len(ids) // self.dist.world_size)
+        parts = -(-whole_share // (self.config.micro_batch or whole_share))
+        return [objective.batch(part.tolist(), seed=step_seed) for part in np.array_split(np.asarray(share), parts)]
 
-    def step(self, batch: Batch) -> None:
-        """One optimizer step."""
-        count = all_sum(self.objective.normaliser(batch), self.dist)
+    def step(self, batches: Sequence[Batch]) -> None:
+        """One optimizer step: the micro-batches' gradients add up, each divided by the count of the whole global batch.
+
+        Every backward reduces its gradients into shards: more communication than one reduction at the end, but no rank
+        ever holds the gradients of the whole model.
+        """
+        count = all_sum(sum(self.objective.normaliser(batch) for batch in batches), self.dist)
         if not 0 < count < math.inf:
             raise UserError(field="dataset", value=f"without a target in step {self.done}", why="there is nothing to learn",
                             fix="Give the examples targets with a weight above 0.")  # fmt: skip
         rate = self.config.learning_rate * schedule(self.done, self.config)
         set_learning_rate(self.optimizers, rate)
-        loss = self.objective.loss(batch)
-        torch.autograd.backward(loss.total / count)
+        total: Tensor | float = 0.0
+        for batch in batches:
+            loss = self.objective.loss(batch)
+            torch.autograd.backward(loss.total / count)
+            total = total + loss.total.detach()
+            self._count(loss.metrics)
         norm = clip_grad_norm(self.parameters, self.config.clip_norm)
-        self._require_finite(norm, loss.total)
+        self._require_finite(norm, total)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.done += 1
         share = 1.0 / self.dist.world_size  # known on every rank: a mean over ranks leaves them as they are
-        own: dict[str, SumAndCount] = {"grad_norm": (norm * share, share), "learning_rate": (rate * share, share)}
-        for name, (total, number) in {**loss.metrics, **own}.items():
+        self._count({"grad_norm": (norm * share, share), "learning_rate": (rate * share, share)})
+        progress.report(self.done, self.config.steps, "steps", self._note())
+
+    def _count(self, metrics: Mapping[str, SumAndCount]) -> None:
+        for name, (total, number) in metrics.items():
             before = self._sums.get(name, (0.0, 0.0))
             self._sums[name] = (before[0] + total, before[1] + number)
-        progress.report(self.done, self.config.steps, "steps", self._note())
 
     def log(self, log: Log | None) -> None:
         """Global means of the metrics since the last log."""
@@ -265,11 +275,11 @@ class _Run:
         elif self.checkpoints is not None:
             self.checkpoints.load(self.objective.root, step=self.best.step)
 
-    def _require_finite(self, norm: Tensor, total: Tensor) -> None:
+    def _require_finite(self, norm: Tensor, total: Tensor | float) -> None:
         # The norm is global: where any rank's loss is NaN, it is NaN on all, and all leave together.
         if bool(torch.isfinite(norm)):
             return
-        found = f"{float(total.detach()):g} with gradient norm {float(norm):g} in step {self.done}"
+        found = f"{float(total):g} with gradient norm {float(norm):g} in step {self.done}"
         raise UserError(field="loss", value=found, why="the numbers overflowed, and no further step can mend them",
                         fix=f"Lower learningRate (now {self.config.learning_rate:g}) or lengthen warmupSteps.")  # fmt: skip
 
@@ -290,24 +300,15 @@ def _check(size: int, config: TrainLoopConfig, dist: DistContext, validate: Vali
                         fix="Use last, or set validateEvery.")  # fmt: skip
 
 
-def _shard(objective: Objective, dist: DistContext, units: str, precision: MixedPrecisionPolicy | None) -> None:
-    objective.root.to(dist.device)
-    if dist.world_size == 1 and precision is None:
-        return  # one process has nothing to gather
-    mesh = make_mesh(dist.device.type, dist.world_size)
-    chosen = objective.shard_units() if units == "blocks" else ()
-    apply_fsdp(objective.root, ShardingPlan(mesh, chosen, precision or MixedPrecisionPolicy()))
-
-
 @contextmanager
-def _prefetched(run: _Run) -> Iterator[Iterator[Batch]]:
+def _prefetched(run: _Run) -> Iterator[Iterator[list[Batch]]]:
     """The batches still to be trained on; the next one is made in a thread while the last is computed with."""
     pool = ThreadPoolExecutor(1, "batches")
 
-    def submit(step: int) -> Future[Batch] | None:
+    def submit(step: int) -> Future[list[Batch]] | None:
         return pool.submit(run.batch, run.sampler.next_batch().tolist(), step) if step < run.config.steps else None
 
-    def batches() -> Iterator[Batch]:
+    def batches() -> Iterator[list[Batch]]:
         upcoming = submit(run.done)
         for step in range(run.done, run.config.steps):
             assert upcoming is not None

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fsdp_utils.context import DistContext
+from fsdp_utils.sharding import reshard
 from unified_reward.training.logprobs import forward_inputs
 from unified_reward.training.packing import Tree, pack
 
@@ -74,6 +75,7 @@ def reference_logprobs(
             blobs.put_if_absent(names[mine], _to_parquet([keys[i] for i in plan[mine]], values))
         if progress is not None:
             progress(min(start + dist.world_size, len(missing)), len(missing))
+    reshard(scorer)
     scorer.train(training)
     dist.barrier()
     known: dict[str, ReferenceLogProbs] = {}

@@ -20,6 +20,7 @@ class SftObjective:
     example: index -> the encoded example; called from the loop's prefetch thread. verdict_weight: tokens of at least this
     weight are verdicts, whose accuracy is reported apart. lengths: of each example, in any unit, or a cheap guess in
     proportion (words and pictures): ranks then get even work. None: even counts.
+    scorer: the model, where `parallel.prepare_vlm` has made it ready.
     """
 
     def __init__(
@@ -30,8 +31,9 @@ class SftObjective:
         *,
         verdict_weight: float = 1.0,
         lengths: Sequence[int] | None = None,
+        scorer: TokenScorer | None = None,
     ) -> None:
-        self.root = TokenScorer(vlm.model)
+        self.root = TokenScorer(vlm.model) if scorer is None else scorer
         self._pad_id, self._example, self._device = vlm.processor.pad_id, example, dist.device
         self._verdict_weight, self._lengths = verdict_weight, lengths
 

@@ -137,7 +137,8 @@ def main() -> None:
     vlm.model.train()
     objective = {"sft": sft_objective, "dpo": dpo_objective}[case["objective"]](vlm, case, dist)
     interrupt(objective, case, dist)
-    config = TrainLoopConfig(**{"processes": dist.world_size, "global_batch": 6, "warmup_steps": 2, **case["config"]})
+    config = TrainLoopConfig(**{"processes": dist.world_size, "global_batch": 6, "warmup_steps": 2,
+                                "shard_units": case["shard_units"], **case["config"]})  # fmt: skip
     checkpoints = Checkpointer.local(Path(case["checkpoints"]), dist) if case["checkpoints"] else None
 
     losses: list[float] = []
@@ -159,7 +160,7 @@ def main() -> None:
 
     result = train(
         objective, dataset_size=case["examples"], config=config, dist=dist, seed=3, checkpoints=checkpoints,
-        validate=validate, select_by="score", shard_units=case["shard_units"],
+        validate=validate, select_by="score",
     )  # fmt: skip
     weights = {
         name: tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor

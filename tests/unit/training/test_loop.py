@@ -13,7 +13,6 @@ from torch import nn
 
 from fsdp_utils.checkpoint import Checkpointer
 from fsdp_utils.context import DistContext
-from fsdp_utils.precision import mixed_precision
 from unified_reward.config import TrainLoopConfig
 from unified_reward.errors import UserError
 from unified_reward.training.loop import train, whole
@@ -122,8 +121,8 @@ def test_a_finished_training_is_not_repeated(alone: DistContext, tmp_path: Path)
 def test_bfloat16_compute_trains_float32_weights(alone: DistContext) -> None:
     objective = Regression()
     result = train(
-        objective, dataset_size=SIZE, config=settings(learning_rate=0.05), dist=alone, shard_units="blocks",
-        precision=mixed_precision(torch.bfloat16),
+        objective, dataset_size=SIZE, dist=alone,
+        config=settings(learning_rate=0.05, shard_units="blocks", precision="bfloat16"),
     )  # fmt: skip
     assert result.last["loss"] < 0.3 * result.history[0][1]["loss"]
     assert all(p.dtype == torch.float32 for p in objective.root.parameters())
@@ -177,3 +176,19 @@ def test_muon_takes_hidden_matrices_and_adamw_the_rest() -> None:
     assert muon.param_groups[0]["weight_decay"] == 0.01
     (only,) = build_optimizers(root, settings(optimizer="adamw"))
     assert len(only.param_groups[0]["params"]) == 5
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 3])
+def test_micro_batches_are_the_step_in_pieces(alone: DistContext, micro_batch: int) -> None:
+    results = []
+    for size in (0, micro_batch):
+        objective = Regression()
+        result = train(objective, dataset_size=SIZE, config=settings(micro_batch=size), dist=alone)
+        results.append((result.last, objective.root.state_dict()))
+        pieces = {len(ids) for ids in objective.seen}
+        assert pieces == ({4} if not size else {1} if size == 1 else {2})
+    (whole_metrics, whole_weights), (metrics, weights) = results
+    for name in ("loss", "grad_norm"):
+        assert metrics[name] == pytest.approx(whole_metrics[name], abs=1e-5)
+    for name, tensor in weights.items():
+        torch.testing.assert_close(tensor, whole_weights[name], atol=1e-5, rtol=0)
