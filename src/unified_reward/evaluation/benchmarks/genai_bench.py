@@ -3,9 +3,9 @@
 A verdict file is what the benchmark's own inference writes: {"idx", "response", "human_vote", ...} per line, or the same
 objects in one JSON array. The verdict is read from `response` again; `model_vote` stands in only where there is no `response`.
 
-A file without one [[label]] is of a judge that answers in sentences, as UnifiedReward's scripts write ({"idx", "answer",
-"model_output"}, where `answer` is the sentence that is right). Then both kinds of tie are met by "equally good". A file of
-scores ("score_left", "score_right" and the like) is of a scalar scorer, whose ties are calibrated.
+Answers under "model_output" or "output", without one [[label]] in the file, are sentences, as of UnifiedReward's scripts
+({"idx", "answer", "model_output"}, where `answer` is the sentence that is right). Both kinds of tie are then met by "equally
+good". A file of scores ("score_left", "score_right" and the like) is of a scalar scorer, whose ties are calibrated.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ LABELS = {
 }
 # From the first [[ to the last ]] of the first line that has both: a line with two labels is thus no verdict, as published.
 MARKED = re.compile(r"\[\[.*\]\]")
-VOTES, TEXTS = ("human_vote", "vote_type"), ("response", "model_output", "output", "model_vote")
+VOTES = ("human_vote", "vote_type")
+OWN_TEXTS = ("response", "model_vote")
+TEXTS = ("response", "model_output", "output", "model_vote")
 SIGNS = {LEFT: 1, RIGHT: -1, TIE: 0}
 SENTENCES = {Side.FIRST: "[[A>B]]", Side.SECOND: "[[B>A]]", Side.TIE: "[[A=B]]"}
 RIGHT_SENTENCE = {Side.FIRST: "leftvote", Side.SECOND: "rightvote", Side.TIE: "tievote"}
@@ -65,12 +67,16 @@ class Way(StrEnum):
 
 @dataclass(frozen=True)
 class Said:
-    """text: None where there are scores only. difference: score of the left minus that of the right, nan without."""
+    """text: None where there are scores only. difference: score of the left minus that of the right, nan without.
+
+    own_layout: as the benchmark's own inference writes it, where only its labels count.
+    """
 
     human: str
     text: str | None
     swapped: bool
     difference: float
+    own_layout: bool
 
 
 @dataclass(frozen=True)
@@ -121,9 +127,9 @@ def _share(judged: Sequence[Judged]) -> Share:
 def _way(said: Sequence[Said]) -> Way:
     if all(one.text is None for one in said):
         return Way.SCORES
-    texts = [one.text or "" for one in said]
-    marked = any(MARKED.search(text) for text in texts)
-    return Way.LABELS if marked or not any(read_answer(text) for text in texts) else Way.SENTENCES
+    if all(one.own_layout for one in said):
+        return Way.LABELS
+    return Way.LABELS if any(MARKED.search(one.text or "") for one in said) else Way.SENTENCES
 
 
 def _label(one: Said, way: Way, epsilon: float) -> str | None:
@@ -170,7 +176,8 @@ def _said(path: Path, row: Row) -> Said:
         raise row.error(path, "response is no text", "Write the judge's answer as text, or null where there is none.")
     is_swapped = bool(swapped(path, row))
     text = None if first_of(row, TEXTS) is None and scores is not None else response or ""
-    return Said(_human(path, row, is_swapped), text, is_swapped, math.nan if scores is None else scores)
+    return Said(_human(path, row, is_swapped), text, is_swapped, math.nan if scores is None else scores,
+                first_of(row, TEXTS) in OWN_TEXTS)  # fmt: skip
 
 
 def _human(path: Path, row: Row, is_swapped: bool) -> str:

@@ -129,6 +129,9 @@ def test_answers_in_sentences_are_read_three_ways(tmp_path: Path) -> None:
     found = score_verdicts("genai-bench-image", written(tmp_path / "v.jsonl", said)).as_json()
     assert (found["accuracy"], found["n"], found["metrics"]["diff"]) == (0.5, 2, 0.5)
     assert any("3-way" in note for note in found["notes"])
+    own = rows(("leftvote", "Image 1 is better."), ("rightvote", "B"))  # the benchmark's layout: only its labels count
+    found = score_verdicts("genai-bench-image", written(tmp_path / "o.jsonl", own)).as_json()
+    assert (found["accuracy"], found["unparsed"]) == (0.0, 2)
     votes = [{"idx": 0, "vote_type": "bothbad_vote", "output": "Both images are equally good."},
              {"idx": 1, "vote_type": "rightvote", "output": "Image 1 is better.", "swapped": True},
              {"idx": 2, "vote_type": "leftvote", "output": "?"}]  # fmt: skip
