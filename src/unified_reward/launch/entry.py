@@ -29,7 +29,7 @@ from unified_reward import progress
 from unified_reward.errors import EXIT_USER_ERROR, UserError
 from unified_reward.launch.ending import ERROR_FILE, RESULT_FILE, make_ending, write_ending
 from unified_reward.launch.log_archive import LogArchive
-from unified_reward.launch.rendezvous import elastic_command, environments
+from unified_reward.launch.rendezvous import NODE_RANK, elastic_command, environments
 
 EXIT_FILE = "UR_EXIT_FILE"
 PID_FILE = "UR_PID_FILE"
@@ -39,6 +39,8 @@ PR_SET_PDEATHSIG = 1
 POLL_SECONDS = 0.1
 PEER_SECONDS = 3.0  # for the peers of a failed rank to fail of the same cause and say so themselves
 PROGRESS_SECONDS = 10.0
+DOCUMENT = "UR_DOCUMENT"  # the run this job belongs to, as JSON
+LOOK_AHEAD = "unified_reward.pipeline.afterwards"
 TAIL_LINES = 60
 
 
@@ -68,6 +70,8 @@ def main() -> int:
         else:
             ranks.start(environments(arguments.processes, arguments.nodes))
         code = ranks.wait()
+        if in_pod and code == 0:
+            ranks.look_ahead()
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         code = EXIT_USER_ERROR if isinstance(error, UserError) else 1
@@ -138,6 +142,13 @@ class _Ranks:
         if worst and self.elastic:
             worst = 128 + signal.SIGTERM if self._stopping else _code_behind_torchrun(worst, self.tails[0])
         return 128 - worst if worst < 0 else worst
+
+    def look_ahead(self) -> None:
+        """On node 0 of an operator's job: say what of the run is there already. The stage stands, whatever comes of it."""
+        if not os.environ.get(DOCUMENT) or os.environ.get(NODE_RANK, "0") != "0" or self._stopping:
+            return
+        self._start([sys.executable, "-m", LOOK_AHEAD], dict(os.environ), -1, "")
+        self.processes[-1].wait()
 
     def close(self) -> None:
         """Let the last lines out and the archive finish."""

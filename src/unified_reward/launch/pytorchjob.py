@@ -32,6 +32,7 @@ PORT_NAME, PORT = "pytorchjob-port", 23456
 LONGEST_NAME = 63 - len("-worker-999")
 USER = 10001
 GRACE_MARGIN_SECONDS = 5
+TRACKING_CLOSE_SECONDS = 600  # a pod's undelivered metrics go with it; MLflow may be restarting
 SHM_SHARE = 2  # /dev/shm may take the pod's memory divided by this
 WORK, HOME = "/work", "/work/ur"
 
@@ -187,6 +188,7 @@ def _environment(plan: JobPlan, place: Placement, who: JobIdentity) -> list[Mani
         "UR_APP": who.app,
         "UR_ATTEMPT": str(who.attempt),
         "UR_GRACE_SECONDS": str(place.spec.grace_seconds - GRACE_MARGIN_SECONDS),
+        "UR_TRACKING_CLOSE_SECONDS": str(TRACKING_CLOSE_SECONDS),
         "UR_TERMINATION_FILE": "/dev/termination-log",
         **({"UR_WORKSPACE": place.spec.workspace} if place.spec.workspace else {}),
         "UR_MASTER": f"{who.name}-worker-0:{PORT}",

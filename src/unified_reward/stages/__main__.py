@@ -15,6 +15,7 @@ from pathlib import Path
 from unified_reward.config import Stage, StageSpec, validate
 from unified_reward.errors import EXIT_USER_ERROR, UserError
 from unified_reward.stages.execute import execute
+from unified_reward.stages.result import leave_result
 from unified_reward.stages.standalone import Request, request_spec
 
 ERROR_FILE = "UR_ERROR_FILE"
@@ -23,8 +24,10 @@ OUT_OF_MEMORY = 137
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
+    started = time.time()
     try:
-        execute(_spec(options), started=time.time())
+        done = execute(_spec(options), started=started)
+        leave_result(done, reused=done.finished < started)
     except UserError as error:
         return _explain(str(error), EXIT_USER_ERROR)
     except MemoryError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,8 @@ from unified_reward.stages.context import read_commit, read_pointer
 from unified_reward.store import ObjectStore, open_store, resolve
 from unified_reward.tracking import embedded_uri
 
+STORE, PARENT_KEY = "UR_STORE", "UR_PARENT_KEY"
+
 
 @dataclass(frozen=True)
 class Request:
@@ -44,17 +47,27 @@ class Request:
 
 
 def request_spec(request: Request) -> StageSpec:
-    """The full spec of the stage. Raises UserError for what is missing or wrong."""
+    """The full spec of the stage. Raises UserError for what is missing or wrong.
+
+    Store and tracking that are not named are those of the environment, as a cluster's jobs have them, else the embedded ones.
+    """
     home = Home.at(request.home)
-    store_url = request.store or home.store_url
+    store_url = request.store or os.environ.get(STORE) or home.store_url
     store = open_store(store_url)
     node = _node(request)
     given = dict(_pair(text) for text in request.inputs)
     inputs = {name: _input(store, request.run, node, name, given) for name in node.inputs}
     return make_spec(
-        node, inputs, store, run=request.run, work_dir=str(home.work),
-        tracking=TrackingSpec(uri=embedded_uri(home.tracking_directory)),
+        node, inputs, store, run=request.run, work_dir=str(home.work), tracking=tracking_of_environment(home),
+        parent_key=os.environ.get(PARENT_KEY, ""),
     )  # fmt: skip
+
+
+def tracking_of_environment(home: Home) -> TrackingSpec:
+    """MLflow's own variables where they are set, else the embedded database."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or embedded_uri(home.tracking_directory)
+    experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME")
+    return TrackingSpec(uri=uri, experiment=experiment) if experiment else TrackingSpec(uri=uri)
 
 
 def make_spec(

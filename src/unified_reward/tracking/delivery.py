@@ -75,6 +75,7 @@ class Delivery:
         self.uri = uri
         self._client: Any = None
         self._experiments: dict[str, str] = {}
+        self._resumed: dict[str, dict[str, int]] = {}
 
     @property
     def client(self) -> Any:
@@ -108,6 +109,7 @@ class Delivery:
                 run = self.client.create_run(experiment, entry["time"], tags, run_name=entry["name"])
                 return str(run.info.run_id)
             run_id = str(found.info.run_id)
+            self._resumed[run_id] = {}
             self.client.update_run(run_id, status=RUNNING)
             self._set_tags(run_id, {key: value for key, value in tags.items() if found.data.tags.get(key) != value})
             return run_id
@@ -128,10 +130,22 @@ class Delivery:
             Metric(key, value, entry["time"], entry["step"])
             for entry in entries
             for key, value in entry["values"].items()
+            if entry["step"] > self._last_step(run_id, key)
         ]
         with translated():
             for start in range(0, len(metrics), METRICS_PER_REQUEST):
                 self.client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_REQUEST])
+
+    def _last_step(self, run_id: str, metric: str) -> int:
+        """Of a run that an earlier attempt wrote to, perhaps on another machine: what it has is not logged twice."""
+        known = self._resumed.get(run_id)
+        if known is None:
+            return -1
+        if metric not in known:
+            with translated():
+                history = self.client.get_metric_history(run_id, metric)
+            known[metric] = max((point.step for point in history), default=-1)
+        return known[metric]
 
     def running_children(self, experiment: str, parent_run_id: str) -> list[Any]:
         with translated():

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SPOOL_ENVIRONMENT = "UR_TRACKING_SPOOL"
+CLOSE_ENVIRONMENT = "UR_TRACKING_CLOSE_SECONDS"
 KILLED_TIMEOUT_S = 5.0  # a scheduler follows SIGTERM with SIGKILL; what is not delivered by then waits in the spool
 LONGEST_VALUE = 500
 KILL_CODES = (128 + signal.SIGTERM, 128 + signal.SIGINT)
@@ -205,15 +206,17 @@ def stage_run(
     parent_run_id: str = "",
     tags: Mapping[str, str] | None = None,
     system_metrics: bool = True,
-    close_timeout_s: float = CLOSE_TIMEOUT_S,
+    close_timeout_s: float = 0.0,
 ) -> Iterator[StageRun]:
     """A run for the length of the block; without a target (ranks > 0, tracking off) one that logs nothing.
 
     key: names the execution ([A-Za-z0-9._-]); the same key resumes the same MLflow run.
     parent_key: the key of the parent's run; parent_run_id: its MLflow id where that is known instead.
     Where UR_TRACKING_SPOOL names a directory, the launcher delivers, this process never imports MLflow, and
-    `spool_root` is not used. Otherwise a thread of this process delivers, and `close_timeout_s` bounds its last wait.
+    `spool_root` is not used. Otherwise a thread of this process delivers, and `close_timeout_s` bounds its last wait
+    (0: $UR_TRACKING_CLOSE_SECONDS, else half a minute; a pod's spool goes with it, so there it is minutes).
     """
+    close_timeout_s = close_timeout_s or float(os.environ.get(CLOSE_ENVIRONMENT, CLOSE_TIMEOUT_S))
     if target is None:
         yield StageRun(None)
         return
