@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +23,7 @@ from unified_reward.data.limits import MediaLimits, Pixels
 from unified_reward.data.media import decode
 
 MEMORY_BYTES = 256 * 1024 * 1024
-DISK_BYTES = 20 * 1024**3
+DISK_BYTES = 8 * 1024**3  # at most, and at most a quarter of what is free: stages share their disk with checkpoints
 WORTH_KEEPING = 16 * 1024  # bytes of a file from which on reading its pixels back is faster than decoding it again
 AHEAD = 4  # media under way for each worker
 Item = TypeVar("Item")
@@ -35,13 +36,14 @@ class DecodedCache:
     def __init__(
         self, limits: MediaLimits, directory: Path | None = None, *, memory: int = MEMORY_BYTES, disk: int = DISK_BYTES
     ) -> None:
-        self.limits, self.memory, self.disk = limits, memory, disk
+        self.limits, self.memory = limits, memory
         self.directory = directory / _options(limits) if directory else None
         self.decoded = 0
         self._kept: OrderedDict[str, Pixels] = OrderedDict()
         self._held = 0
         self._lock = threading.Lock()
         self._written = _size(self.directory)
+        self.disk = min(disk, self._written + _free(directory) // 4) if directory else 0
 
     def get(self, digest: str, read: Callable[[], bytes]) -> Pixels:
         """The pixels of the medium with this sha256 (hex); `read` gives its bytes when it has to be decoded.
@@ -133,3 +135,9 @@ def _size(directory: Path | None) -> int:
     if directory is None or not directory.is_dir():
         return 0
     return sum(entry.stat().st_size for entry in directory.rglob("*.npy"))
+
+
+def _free(directory: Path) -> int:
+    """Bytes free on the disk of a directory that need not be there yet."""
+    there = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    return shutil.disk_usage(there).free
