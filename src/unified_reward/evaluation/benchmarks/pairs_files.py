@@ -35,10 +35,12 @@ OVERALL = "Overall"
 class PairLayout:
     """What a pair benchmark's rows are called. aspects: further labels of each pair. groups: fields whose values group pairs.
 
-    first_is_better: the data have the better item first, and no label.
+    size: pairs of the published set, None where it is not known; rounded: to the nearest hundred. first_is_better: the data
+    have the better item first, and no label.
     """
 
     size: int | None
+    rounded: bool = False
     aspects: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     first_is_better: bool = False
