@@ -117,7 +117,6 @@ def _pod(plan: JobPlan, place: Placement, who: JobIdentity) -> Manifest:
         "serviceAccountName": defaults.service_account,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,  # else every Service of the namespace becomes environment
-        "restartPolicy": "OnFailure" if plan.min_nodes else "Never",
         "terminationGracePeriodSeconds": spec.grace_seconds,
         "securityContext": {
             "runAsNonRoot": True, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,

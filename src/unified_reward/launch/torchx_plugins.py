@@ -1,25 +1,52 @@
-"""What our entry points put right in TorchX 0.7, once one of them exists.
+"""What our entry points put right in TorchX 0.7, once one of them exists, and the verbs of its command line over ours.
 
 Schedulers are then sorted by name, and the first is the default: aws_batch. Here `torchx run` and `torchx list` take
 `local_cwd` unless told otherwise. And `torchx runopts` ends at the first scheduler whose module cannot be imported, which
-is Ray's where Ray is not installed.
+is Ray's where Ray is not installed. What a person can mend is told in one line with exit code 2, as by `unified-reward`.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import sys
+import threading
 from importlib.util import find_spec
 from typing import Any
 
+from torchx.cli.cmd_base import SubCommand
+from torchx.cli.cmd_cancel import CmdCancel
+from torchx.cli.cmd_describe import CmdDescribe
 from torchx.cli.cmd_list import CmdList
+from torchx.cli.cmd_log import CmdLog
 from torchx.cli.cmd_run import CmdRun
+from torchx.cli.cmd_status import CmdStatus
 from torchx.runner import config
+from torchx.specs.api import MalformedAppHandleException, parse_app_handle
+
+from unified_reward.errors import EXIT_USER_ERROR, UserError
 
 DEFAULT = "local_cwd"
+OURS = "pytorchjob"
+REQUEST = "\n=== SCHEDULER REQUEST ===\n"
 
 
-class List(CmdList):  # type: ignore[misc]  # TorchX is untyped here
+class Run(CmdRun):  # type: ignore[misc]  # TorchX is untyped here
+    def add_arguments(self, subparser: argparse.ArgumentParser) -> None:
+        super().add_arguments(subparser)
+        if config.get_config(prefix="cli", name="run", key="scheduler") is None:  # no .torchxconfig says otherwise
+            subparser.set_defaults(scheduler=DEFAULT)
+
+    def run(self, args: argparse.Namespace) -> None:
+        with one_line():
+            if args.scheduler == OURS and args.dryrun:
+                _dry_run(super().run, args)
+            else:
+                super().run(args)
+
+
+class List(CmdList):  # type: ignore[misc]
     def add_arguments(self, subparser: argparse.ArgumentParser) -> None:
         super().add_arguments(subparser)
         subparser.set_defaults(scheduler=DEFAULT)
@@ -29,14 +56,72 @@ class List(CmdList):  # type: ignore[misc]  # TorchX is untyped here
             sys.exit(
                 f"{args.scheduler} keeps no list of jobs. Name another scheduler with -s; runs: unified-reward status"
             )
-        super().run(args)
+        with one_line():
+            super().run(args)
 
 
-class Run(CmdRun):  # type: ignore[misc]
+class Status(CmdStatus):  # type: ignore[misc]
+    def run(self, args: argparse.Namespace) -> None:
+        with one_line():
+            super().run(args)
+
+
+class Describe(CmdDescribe):  # type: ignore[misc]
+    def run(self, args: argparse.Namespace) -> None:
+        with one_line():
+            super().run(args)
+
+
+class Cancel(CmdCancel):  # type: ignore[misc]
+    def run(self, args: argparse.Namespace) -> None:
+        with one_line():
+            super().run(args)
+
+
+class Log(CmdLog):  # type: ignore[misc]
     def add_arguments(self, subparser: argparse.ArgumentParser) -> None:
         super().add_arguments(subparser)
-        if config.get_config(prefix="cli", name="run", key="scheduler") is None:  # no .torchxconfig says otherwise
-            subparser.set_defaults(scheduler=DEFAULT)
+        subparser.add_argument("-f", "--follow", dest="tail", action="store_true", help="the same as --tail")
+
+    def run(self, args: argparse.Namespace) -> None:
+        with one_line():
+            args.identifier = _with_replicas(args.identifier)
+            super().run(args)
+
+
+class Delete(SubCommand):  # type: ignore[misc]
+    """TorchX 0.7 has no verb for it."""
+
+    def add_arguments(self, subparser: argparse.ArgumentParser) -> None:
+        subparser.add_argument("app_handle", help=f"of a job of the scheduler {OURS}; its archived log stays")
+
+    def run(self, args: argparse.Namespace) -> None:
+        with one_line():
+            scheduler, _, app_id = parse_app_handle(args.app_handle)
+            if scheduler != OURS:
+                raise UserError(field="app_handle", value=args.app_handle, why=f"{scheduler} cannot delete",
+                                fix="Use torchx cancel.")  # fmt: skip
+            if not _ours().delete(app_id):
+                raise UserError(field="app_handle", value=args.app_handle, why="there is no such app",
+                                fix=f"torchx list -s {OURS} shows what there is.")  # fmt: skip
+
+
+@contextlib.contextmanager
+def one_line() -> Any:
+    """End with the line of a UserError instead of a traceback, whichever thread it comes from."""
+    threading.excepthook = _quiet_thread
+    try:
+        yield
+    except UserError as error:
+        sys.stdout.flush()
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+    except MalformedAppHandleException as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+    except BrokenPipeError:  # `torchx log ... | head`
+        sys.stderr.close()
+        sys.exit(0)
 
 
 def ray_scheduler(session_name: str, **parameters: Any) -> Any:
@@ -46,3 +131,39 @@ def ray_scheduler(session_name: str, **parameters: Any) -> Any:
     from torchx.schedulers.ray_scheduler import create_scheduler
 
     return create_scheduler(session_name, **parameters)
+
+
+def _dry_run(run: Any, args: argparse.Namespace) -> None:
+    """The manifest alone on standard output, so that it can go to `kubectl apply -f -`; the AppDef on standard error."""
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+        run(args)
+    application, _, request = text.getvalue().partition(REQUEST)
+    print(application.strip("\n"), file=sys.stderr)
+    print(request, end="")
+
+
+def _with_replicas(identifier: str) -> str:
+    """TorchX waits for ever for a job that is gone; its log is in the archive."""
+    scheduler, separator, path = identifier.partition("://")
+    parts = path.split("/")
+    if scheduler != OURS or not separator or len(parts) < 2 or len(parts) > 3:
+        return identifier
+    session, app_id = parts[0] or "torchx", parts[1]
+    role, replicas = _ours().replicas(app_id)
+    if len(parts) == 3 and parts[2] != role and role != "worker":
+        raise UserError(
+            field="role", value=parts[2], why=f"the job has the role {role}", fix="Use it, or leave it out."
+        )
+    return f"{scheduler}://{session}/{app_id}/{parts[2] if len(parts) == 3 else role}/{','.join(map(str, replicas))}"
+
+
+def _ours() -> Any:
+    from unified_reward.launch.scheduler import create_scheduler
+
+    return create_scheduler("torchx")
+
+
+def _quiet_thread(arguments: Any) -> None:
+    if not issubclass(arguments.exc_type, (UserError, BrokenPipeError)):
+        threading.__excepthook__(arguments)

@@ -1,0 +1,96 @@
+"""A directory of a person's edits as the tar that a job puts over its image's code: the same content, the same digest.
+
+In a Git repository the files are those that Git would commit, as they are now; elsewhere all but what is never code.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import os
+import subprocess
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from unified_reward.errors import UserError
+from unified_reward.launch.overlay import LONGEST_BYTES
+
+SKIPPED = {".git", ".hg", ".venv", "venv", "__pycache__", "node_modules", ".mypy_cache", ".ruff_cache", ".pytest_cache",
+           ".hypothesis", ".unified-reward"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """digest: sha256 of `packed`, a tar.gz."""
+
+    digest: str
+    packed: bytes
+    files: int
+
+
+def pack(directory: Path) -> Workspace:
+    """Raises UserError when there is nothing to pack or more than 64 MiB of it, packed or not packed eightfold."""
+    if not directory.is_dir():
+        raise UserError(
+            field="workspace", value=str(directory), why="there is no such directory", fix="Name a directory."
+        )
+    files = _files(directory)
+    if not files:
+        raise UserError(
+            field="workspace", value=str(directory), why="it has no files", fix="Name the directory of your code."
+        )
+    total = sum((directory / name).stat().st_size for name in files)
+    if total > 8 * LONGEST_BYTES:
+        raise _too_large(directory, files, total)
+    buffer = io.BytesIO()
+    with (
+        gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0, filename="") as zipped,
+        tarfile.open(fileobj=zipped, mode="w|", format=tarfile.PAX_FORMAT) as archive,
+    ):
+        for name in files:
+            archive.add(directory / name, arcname=name, recursive=False, filter=_plain)
+    packed = buffer.getvalue()
+    if len(packed) > LONGEST_BYTES:
+        raise _too_large(directory, files, len(packed))
+    return Workspace(hashlib.sha256(packed).hexdigest(), packed, len(files))
+
+
+def _files(directory: Path) -> list[str]:
+    """Relative paths of regular files, sorted. Links are not followed out of the directory."""
+    found = subprocess.run(
+        ["git", "-C", str(directory), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        capture_output=True, check=False,
+    ) if _has_git(directory) else None  # fmt: skip
+    if found is not None and found.returncode == 0:
+        names = [os.fsdecode(name) for name in found.stdout.split(b"\0") if name]
+    else:
+        names = []
+        for root, folders, here in os.walk(directory):
+            folders[:] = [name for name in folders if name not in SKIPPED]
+            names += [os.path.relpath(os.path.join(root, name), directory) for name in here]
+    return sorted(name for name in set(names) if (directory / name).is_file() and not (directory / name).is_symlink())
+
+
+def _has_git(directory: Path) -> bool:
+    from shutil import which
+
+    return which("git") is not None and any(
+        (place / ".git").exists() for place in (directory, *directory.resolve().parents)
+    )
+
+
+def _plain(info: tarfile.TarInfo) -> tarfile.TarInfo:
+    info.uid = info.gid = 0
+    info.uname = info.gname = ""
+    info.mtime = 0
+    info.mode = 0o755 if info.mode & 0o100 else 0o644
+    return info
+
+
+def _too_large(directory: Path, files: list[str], size: int) -> UserError:
+    largest = sorted(files, key=lambda name: -(directory / name).stat().st_size)[:3]
+    shown = ", ".join(f"{name} {(directory / name).stat().st_size / 2**20:.0f} MiB" for name in largest)
+    return UserError(field="workspace", value=str(directory), why=f"it is {size / 2**20:.0f} MiB, and 64 MiB may ride along",
+                     fix=f"Keep data out of it, or list it in .gitignore; the largest: {shown}.")  # fmt: skip
