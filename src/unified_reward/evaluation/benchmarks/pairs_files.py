@@ -12,7 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unified_reward.evaluation.benchmarks.fields import IDS, first_of, item_id, number_of, swapped, texts, value_of
+from unified_reward.evaluation.benchmarks.fields import (
+    IDS,
+    TEXTS,
+    first_of,
+    item_id,
+    number_of,
+    swapped,
+    texts,
+    value_of,
+)
 from unified_reward.evaluation.benchmarks.files import Row, read_rows
 from unified_reward.evaluation.benchmarks.sides import Side, read_answer, read_label
 
@@ -79,7 +88,8 @@ def read_pairs(layout: PairLayout, verdicts: Path, data: Path | None) -> tuple[l
         key = id(of_data) if of_data is not None else _own_key(number, row)
         if key not in pairs:
             pairs[key] = _labelled(layout, verdicts, row, data, of_data)
-        _add_verdict(layout, verdicts, row, pairs[key])
+        is_labelled = of_data is not None or first_of(row, LABELS) is not None
+        _add_verdict(layout, verdicts, row, pairs[key], (*TEXTS, SHOWN_LABEL) if is_labelled else TEXTS)
     return list(pairs.values()), None if known is None else len(known)
 
 
@@ -155,9 +165,9 @@ def _gold(layout: PairLayout, path: Path, row: Row, is_verdict: bool) -> Side:
     return side
 
 
-def _add_verdict(layout: PairLayout, path: Path, row: Row, pair: JudgedPair) -> None:
+def _add_verdict(layout: PairLayout, path: Path, row: Row, pair: JudgedPair, names: Sequence[str]) -> None:
     scores = {name: found for name in (OVERALL, *layout.aspects) if (found := difference(path, row, name)) is not None}
-    said = texts(path, row)
+    said = texts(path, row, names)
     if said is None and not scores:
         if "error" not in row.values and row.values.get("success") is not False:
             raise row.error(path, "it has neither an answer nor scores",

@@ -19,7 +19,7 @@ from unified_reward.evaluation.benchmarks.files import Row, read_rows
 from unified_reward.evaluation.benchmarks.pairs_files import difference, side_of
 from unified_reward.evaluation.benchmarks.sides import Side, read_label
 
-TEXT_FIELDS = ("outputs", "output", "model_output")
+TEXT_FIELDS = ("outputs", "output", "model_output", "prediction", "pred", "judgement", "judgment", "verdict", "answer")
 LAYOUT = 'Write {"id", "output" or "outputs", "order"} a line, or the results of the benchmark\'s own inference.'
 SCORED = {Side.FIRST: "Overall Judgment: Answer 1 is better", Side.SECOND: "Overall Judgment: Answer 2 is better"}
 ORDERS = (0, 1)  # response[0] first, response[1] first

@@ -88,6 +88,11 @@ def test_rows_of_unified_rewards_client(tmp_path: Path) -> None:
     assert (found["accuracy"], found["n"], found["unparsed"]) == (1 / 3, 3, 1)
 
 
+def test_an_answer_beside_a_label_is_the_judges(tmp_path: Path) -> None:
+    rows = [{"label": "A", "answer": ONE}, {"label": "A", "answer": TWO}]
+    assert scored("react-video", lines(tmp_path / "v.jsonl", rows))["accuracy"] == 0.5
+
+
 def test_scores_as_video_align_writes_them(tmp_path: Path) -> None:
     """The example in VideoAlign's calc_accuracy.py, whose output is 0.666... with ties and 0.833... without."""
     gold = ["A", "B", "same"] * 3
