@@ -80,7 +80,7 @@ def _align_vlm(
         return _share(context, [graded.right for graded in grade_texts(own, answers)])
 
     result = _train(context, config, objective, len(pairs), validate if asked else None)
-    return result, export_vlm(context, POLICY, vlm, meta={"base": context.spec.policy_base})
+    return result, export_vlm(context, POLICY, vlm, scorer, meta={"base": context.spec.policy_base})
 
 
 def _align_images(

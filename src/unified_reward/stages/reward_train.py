@@ -39,7 +39,7 @@ def run(context: StageContext) -> StageResult:
     objective = SftObjective(vlm, example, context.dist, lengths=lengths, scorer=scorer)
     result = train_stage(context, config, objective, dataset_size=len(records))
     judge = export_vlm(
-        context, JUDGE, vlm, meta={"base": config.base, "template": f"{pack.name}@{pack.version}"},
+        context, JUDGE, vlm, scorer, meta={"base": config.base, "template": f"{pack.name}@{pack.version}"},
         extra={PACK_FILE: pack.to_yaml().encode()},
     )  # fmt: skip
     return StageResult(

@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from fsdp_utils.checkpoint import Checkpointer
-from fsdp_utils.export import export_huggingface
-from fsdp_utils.sharding import reshard
 from fsdp_utils.training_state import snapshot
 from unified_reward.config import ArtifactRef, TrainLoopConfig
 from unified_reward.models.diffusion import ImagePolicy, load_image_policy, save_image_policy
 from unified_reward.models.vlm import Vlm
 from unified_reward.stages.context import StageContext
 from unified_reward.store import ObjectStore, upload_directory
+from unified_reward.training.export import write_vlm
+from unified_reward.training.logprobs import TokenScorer
 from unified_reward.training.loop import Metrics, TrainResult, train
-from unified_reward.training.lora import merged
 from unified_reward.training.objective import Objective
 
 
@@ -84,17 +83,20 @@ def forget_checkpoints(context: StageContext) -> None:
 
 
 def export_vlm(
-    context: StageContext, name: str, vlm: Vlm, *, meta: dict[str, Any], extra: dict[str, bytes] | None = None
+    context: StageContext,
+    name: str,
+    vlm: Vlm,
+    scorer: TokenScorer,
+    *,
+    meta: dict[str, Any],
+    extra: dict[str, bytes] | None = None,
 ) -> ArtifactRef | None:
     """The model as an artifact of Hugging Face files; rank 0 gets the reference, the others None. Every rank calls it."""
     with tempfile.TemporaryDirectory(dir=context.work_dir) as temporary:
         directory = Path(temporary)
-        reshard(vlm.model)
-        with merged(vlm.model):
-            export_huggingface(vlm.model, directory, context.dist)
+        write_vlm(vlm, directory, context.dist, scorer)
         if not context.dist.is_main:
             return None
-        vlm.processor.save(directory)
         for path, content in (extra or {}).items():
             (directory / path).write_bytes(content)
         return _publish(context, name, directory, meta)

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import runpy
 import shutil
-import socket
-import time
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -17,45 +13,11 @@ import torch
 
 pytestmark = pytest.mark.integration
 WORKER = Path(__file__).with_name("worker.py")
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(
-    [
-        "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl",
-        "unified_reward.models.tiny_vlm",
-        "unified_reward.training.dpo",
-        "unified_reward.training.loop",
-        "unified_reward.training.sft",
-    ]
-)
-
-
-def start(world: int, case: dict[str, Any]) -> list[BaseProcess]:
-    """The ranks, each a process of its own, forked from one that has the imports behind it."""
-    Path(case["out"]).mkdir(parents=True, exist_ok=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes = []
-    for rank in range(world):
-        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        globals_ = {"PLACE": {key: str(value) for key, value in place.items()}, "GIVEN": case}
-        process = FORKS.Process(target=runpy.run_path, args=(str(WORKER), globals_, "__main__"))
-        process.start()
-        processes.append(process)
-    return processes
+RANKS = runpy.run_path(str(Path(__file__).with_name("ranks.py")))
 
 
 def run(world: int, case: dict[str, Any], *, expect: int | None = 0) -> str:
-    """Run to the end; every rank must leave with `expect` (None: with any failure). Returns what they printed."""
-    processes = start(world, case)
-    deadline = time.monotonic() + 120
-    for process in processes:
-        process.join(max(0.0, deadline - time.monotonic()))
-    codes = [process.exitcode for process in processes]
-    for process in processes:
-        process.kill()
-    text = "\n".join(path.read_text() for path in sorted(Path(case["out"]).glob("rank-*.txt")))
-    assert all(code == expect for code in codes) if expect is not None else all(codes), f"{codes}\n{text}"
+    text: str = RANKS["run"](world, case, WORKER, expect=expect)
     return text
 
 

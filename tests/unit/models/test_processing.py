@@ -5,10 +5,14 @@ import json
 import numpy as np
 import pytest
 from transformers import AutoTokenizer
+from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from unified_reward.errors import UserError
+from unified_reward.models.batching import Segment, collate, encode
+from unified_reward.models.families import FAMILIES, Medium
 from unified_reward.models.processing import VlmProcessor, smart_resize
+from unified_reward.models.tiny_families import tiny_family
 from unified_reward.models.tiny_vlm import tiny_tokenizer
 
 WORDS = ["red", "blue", "yes", "no"]
@@ -102,3 +106,34 @@ def test_words_are_single_tokens_and_text_survives(tokenizer):
 def test_a_word_outside_the_corpus_is_refused():
     with pytest.raises(ValueError, match="not single tokens: violet"):
         tiny_tokenizer([" red"], ["red", "violet"])
+
+
+@pytest.mark.parametrize("size", [(32, 32), (37, 91), (300, 200)], ids=str)
+def test_one_tile_equals_transformers_llava_onevision(tokenizer, size):
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<image>", "<video>"]}, replace_extra_special_tokens=False)
+    ours = VlmProcessor(
+        tokenizer, patch_size=14, image_mean=(0.5,) * 3, image_std=(0.5,) * 3, family=FAMILIES["llava_onevision"]
+    )
+    theirs = LlavaOnevisionImageProcessorPil(image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    pixels = theirs.preprocess([[image, image]], return_tensors="np")["pixel_values"]  # several: one tile each
+    tile, grid = ours.patchify_image(image)
+    assert grid == (1, 27, 27)
+    np.testing.assert_allclose(tile[0], pixels[0, 0], atol=1e-5)
+    assert len(FAMILIES["llava_onevision"].place(Medium(grid, video=False), 2, ours.text_ids).ids) == 27 * 27 + 1
+
+
+def test_qwen3_says_the_time_before_each_pair_of_frames(tokenizer):
+    """As transformers' processor writes it: the mean time of the two frames, with one digit; positions as the model's."""
+    vlm = tiny_family("qwen3_vl", tokenizer, seed=0)
+    video = np.zeros((4, 16, 16, 3), dtype=np.uint8)
+    sample = encode(vlm.processor, [Segment("yes"), Segment(video=video, seconds_per_grid=1.0), Segment("no")])
+    pad, start, end = "<|video_pad|>" * 4, "<|vision_start|>", "<|vision_end|>"
+    assert vlm.processor.tokenizer.decode(sample.input_ids) == (
+        f"yes<0.2 seconds>{start}{pad}{end}<1.2 seconds>{start}{pad}{end}no"
+    )
+    batch = collate([sample], 0)
+    positions, _ = vlm.model.model.get_rope_index(
+        batch["input_ids"], batch["mm_token_type_ids"], video_grid_thw=batch["video_grid_thw"]
+    )
+    np.testing.assert_array_equal(positions[:, 0], sample.positions)
