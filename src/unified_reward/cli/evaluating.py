@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from unified_reward.stages.benchmark import Asking, MediaFolder, Source
 
 
+UNREAD_SHOWN, UNREAD_CHARACTERS = 3, 100
+
+
 @dataclass(frozen=True)
 class ModelRequest:
     """A judge to ask. votes: samples where the protocol votes. out: where its answers go; "" = the work directory."""
@@ -80,6 +83,8 @@ def _show(report: Report, name: str, *, as_json: bool) -> int:
         _show_beside(name, values, table)
     for note in report.notes:
         say(f"note: {note}")
+    for one in report.metrics.get("unread", [])[:UNREAD_SHOWN]:
+        say(f"no verdict: {one['at']}: {' '.join(one['answer'].split())[:UNREAD_CHARACTERS]!r}")
     return 0
 
 

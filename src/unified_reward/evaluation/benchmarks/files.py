@@ -65,7 +65,8 @@ def files_in(path: Path, field: str) -> list[Path]:
 
 def _read_bytes(path: Path, field: str) -> bytes:
     if not path.is_file():
-        raise UserError(field=field, value=path, why="there is no such file", fix=f"Name a file: {KINDS}.")
+        why = "it is a directory" if path.is_dir() else "there is no such file"
+        raise UserError(field=field, value=path, why=why, fix=f"Name a file: {KINDS}.")
     try:
         raw = path.read_bytes()
         return gzip.decompress(raw) if raw.startswith(GZIP_MAGIC) else raw

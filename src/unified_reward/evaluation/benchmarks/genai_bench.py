@@ -24,6 +24,7 @@ from unified_reward.evaluation.benchmarks.files import Row, read_rows
 from unified_reward.evaluation.benchmarks.metrics import (
     Report,
     Share,
+    first_unread,
     share,
     tie_calibrated_accuracy,
     with_and_without_ties,
@@ -114,9 +115,11 @@ def score(benchmark: str, verdicts: Path, data: Path | None) -> Report:
     tau, diff = with_and_without_ties([HUMAN[one.human] for one in judged], [one.side for one in judged], TIE)
     missing, repeated = max(0, SIZES[benchmark] - len(last)), len(rows) - len(last)
     metrics: dict[str, Any] = {"tau": tau, "diff": diff, "missing": missing, "repeated": repeated}
+    unread = zip(last.values(), said, judged, strict=True)
+    metrics["unread"] = first_unread((row.place, one.text or "") for row, one, found in unread if found.label is None)
     if scalar.unparsed < scalar.n:
-        found = asdict(scalar)
-        metrics["scores"] = {"with_ties": found.pop("accuracy"), **found}
+        calibrated = asdict(scalar)
+        metrics["scores"] = {"with_ties": calibrated.pop("accuracy"), **calibrated}
     return Report(benchmark, _share(judged), groups, metrics, _notes(benchmark, len(last), repeated, way))
 
 

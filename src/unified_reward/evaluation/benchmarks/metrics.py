@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,6 +14,7 @@ from unified_reward.evaluation.statistics import bootstrap_interval, mean
 
 Vote = TypeVar("Vote", bound=Hashable)
 
+UNREAD_SHOWN, UNREAD_CHARACTERS = 5, 200
 SEED = 0  # of every bootstrap here: the same file gives the same interval
 
 
@@ -48,6 +50,11 @@ def share(right: Sequence[bool], parsed: Sequence[bool]) -> Share:
     if not right:
         return Share(None, None, 0, unparsed)
     return Share(sum(right) / len(right), bootstrap_interval([right], mean, seed=SEED), len(right), unparsed)
+
+
+def first_unread(answers: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
+    """The first few (place, answer) without a verdict, to look at."""
+    return [{"at": place, "answer": answer[:UNREAD_CHARACTERS]} for place, answer in islice(answers, UNREAD_SHOWN)]
 
 
 def ratio(right: int, count: int) -> float | None:

@@ -17,6 +17,7 @@ from typing import Any
 from unified_reward.evaluation.benchmarks.metrics import (
     Report,
     Share,
+    first_unread,
     majority,
     ratio,
     share,
@@ -33,7 +34,6 @@ LAYOUTS: Mapping[str, PairLayout] = {
     "hpdv3": PairLayout(None, groups=("source", "category", "style"), first_is_better=True),
 }
 SIGNS = {Side.FIRST: 1, Side.SECOND: -1, Side.TIE: 0}
-SHOWN_UNREAD = 5
 
 
 def score(benchmark: str, verdicts: Path, data: Path | None) -> Report:
@@ -59,7 +59,8 @@ def score(benchmark: str, verdicts: Path, data: Path | None) -> Report:
         metrics["scores"] = scalar
     expected = known if known is not None or layout.rounded else layout.size
     metrics["missing"] = max(0, expected - len(pairs)) if expected else None
-    metrics["unread"] = _unread(pairs)
+    unread = ((pair.place, vote.text) for pair in pairs for vote in pair.votes if vote.side is None)
+    metrics["unread"] = first_unread(unread)
     return Report(benchmark, share(right, parsed), groups, metrics, _notes(layout, pairs, metrics, in_words=in_words))
 
 
@@ -144,12 +145,6 @@ def _both_orders(pairs: Sequence[JudgedPair]) -> dict[str, Any]:
         if len(by_order) == 2:
             same.append(by_order[False] is not None and by_order[False] is by_order[True])
     return {"n": len(same), "consistent": ratio(sum(same), len(same))}
-
-
-def _unread(pairs: Sequence[JudgedPair]) -> list[dict[str, str]]:
-    """The first answers without a verdict, to look at."""
-    unread = [(pair.place, vote.text) for pair in pairs for vote in pair.votes if vote.side is None]
-    return [{"at": place, "answer": text[:200]} for place, text in unread[:SHOWN_UNREAD]]
 
 
 def _notes(layout: PairLayout, pairs: Sequence[JudgedPair], metrics: Mapping[str, Any], *, in_words: bool) -> list[str]:

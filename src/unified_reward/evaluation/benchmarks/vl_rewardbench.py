@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from unified_reward.evaluation.benchmarks.metrics import Report, Share, majority, ratio, share
+from unified_reward.evaluation.benchmarks.metrics import Report, Share, first_unread, majority, ratio, share
 from unified_reward.evaluation.benchmarks.vl_rewardbench_files import JudgedPair, Vote, read_pairs
 
 SIZE = 1250
@@ -75,6 +75,9 @@ def score(benchmark: str, verdicts: Path, data: Path | None) -> Report:
         "both_orders": _both_orders(pairs),
         "order_assumed": sum(vote.order_assumed for pair in pairs for vote in pair.votes),
         "missing": max(0, SIZE - len(pairs)),
+        "unread": first_unread(
+            (pair.id, vote.text) for pair in pairs for vote in pair.votes if read_verdict(vote.text) is None
+        ),
     }
     return Report(benchmark, _share(winners), groups, metrics, _notes(len(pairs), metrics["order_assumed"]))
 

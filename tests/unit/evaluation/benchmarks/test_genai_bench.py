@@ -70,6 +70,8 @@ def test_accuracies_by_hand(tmp_path: Path) -> None:
     found = score_verdicts("genai-bench-edit", written(tmp_path / "v.jsonl", judged)).as_json()
     assert (found["accuracy"], found["n"], found["unparsed"]) == (5 / 9, 9, 2)
     assert (found["metrics"]["tau"], found["metrics"]["diff"], found["metrics"]["missing"]) == (6 / 9, 2 / 5, 910)
+    assert found["metrics"]["unread"] == [{"at": "line 3", "answer": ""},
+                                          {"at": "line 5", "answer": "both [[A>B]] and [[B>A]]"}]  # fmt: skip
     by_vote = {name: (one["accuracy"], one["n"], one["unparsed"]) for name, one in found["groups"].items()}
     assert by_vote == {"leftvote": (1 / 3, 3, 1), "rightvote": (1 / 2, 2, 1), "tievote": (1 / 2, 2, 0),
                        "bothbad_vote": (1.0, 2, 0)}  # fmt: skip
