@@ -84,7 +84,7 @@ class StageConfig(Model):
     min_nodes: int = unkeyed(
         0, ge=0, le=512, description="cluster: elastic, goes on with this many pods; 0 = not elastic"
     )
-    cpu: int = unkeyed(0, ge=0, le=1024, description="cluster: cores of a pod; 0 = one for each of its processes")
+    cpu: int = unkeyed(0, ge=0, le=1024, description="cluster: cores of a pod; 0 = what its node has to spare")
     gpu: int = unkeyed(0, ge=0, le=64, description="cluster: GPUs of a pod")
     memory: str = unkeyed(
         "",

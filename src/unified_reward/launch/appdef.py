@@ -30,6 +30,7 @@ ENVIRONMENT = {
 }
 MEMORY_MB = 2048  # of one process of the embedded models; a cluster's document says its own
 PROCESSES = "unified_reward/processes"  # on each node
+SHARED_CORES = "unified_reward/shared_cores"  # nobody said how many cores it needs
 RUN_FIELDS = ("run", "home", "store", "seed")
 POLICY_FIELDS = ("policy", "policy_kind", "policy_base")
 # The policies of jobs/examples/shapes.yaml, so that a stage of one of them needs no more than its name.
@@ -90,7 +91,7 @@ def _app(stage: Stage, arguments: Sequence[str], config: StageConfig) -> AppDef:
         args=[word.replace("$", "$$") for word in command],  # TorchX substitutes macros in arguments
         env=dict(ENVIRONMENT), num_replicas=config.nodes, min_replicas=config.min_nodes or None,
         resource=Resource(cpu=config.cpu or processes, gpu=config.gpu, memMB=_memory_mb(config)),
-        metadata={PROCESSES: str(processes)},
+        metadata={PROCESSES: str(processes), **({} if config.cpu else {SHARED_CORES: "true"})},
     )  # fmt: skip
     return AppDef(name=f"ur-{stage.value}", roles=[role])
 

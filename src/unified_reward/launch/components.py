@@ -50,7 +50,7 @@ def import_data(
         processes: processes of this stage over all nodes (ranks)
         nodes: cluster: pods that share the processes evenly
         min_nodes: cluster: elastic, goes on with this many pods; 0 = not elastic
-        cpu: cluster: cores of a pod; 0 = one for each of its processes
+        cpu: cluster: cores of a pod; 0 = what its node has to spare
         gpu: cluster: GPUs of a pod
         memory: cluster: memory of a pod (64Gi); empty = 2Gi for each of its processes
         source: shapes (the embedded world), files (each tells its format), or the name of a format
@@ -123,7 +123,7 @@ def reward_train(
         processes: FSDP ranks
         nodes: cluster: pods that share the processes evenly
         min_nodes: cluster: elastic, goes on with this many pods; 0 = not elastic
-        cpu: cluster: cores of a pod; 0 = one for each of its processes
+        cpu: cluster: cores of a pod; 0 = what its node has to spare
         gpu: cluster: GPUs of a pod
         memory: cluster: memory of a pod (64Gi); empty = 2Gi for each of its processes
         steps: optimizer steps
@@ -186,7 +186,7 @@ def reward_eval(
         processes: processes of this stage over all nodes (ranks)
         nodes: cluster: pods that share the processes evenly
         min_nodes: cluster: elastic, goes on with this many pods; 0 = not elastic
-        cpu: cluster: cores of a pod; 0 = one for each of its processes
+        cpu: cluster: cores of a pod; 0 = what its node has to spare
         gpu: cluster: GPUs of a pod
         memory: cluster: memory of a pod (64Gi); empty = 2Gi for each of its processes
         records: records per task; 0 = all held-out ones
@@ -239,7 +239,7 @@ def generate(
         processes: processes of this stage over all nodes (ranks)
         nodes: cluster: pods that share the processes evenly
         min_nodes: cluster: elastic, goes on with this many pods; 0 = not elastic
-        cpu: cluster: cores of a pod; 0 = one for each of its processes
+        cpu: cluster: cores of a pod; 0 = what its node has to spare
         gpu: cluster: GPUs of a pod
         memory: cluster: memory of a pod (64Gi); empty = 2Gi for each of its processes
         candidates: candidates per prompt (N, even)
@@ -297,7 +297,7 @@ def score(
         processes: processes of this stage over all nodes (ranks)
         nodes: cluster: pods that share the processes evenly
         min_nodes: cluster: elastic, goes on with this many pods; 0 = not elastic
-        cpu: cluster: cores of a pod; 0 = one for each of its processes
+        cpu: cluster: cores of a pod; 0 = what its node has to spare
         gpu: cluster: GPUs of a pod
         memory: cluster: memory of a pod (64Gi); empty = 2Gi for each of its processes
         way: pair_point (paper), pair_only, point_only or random
@@ -375,7 +375,7 @@ def dpo_train(
         processes: FSDP ranks
         nodes: cluster: pods that share the processes evenly
         min_nodes: cluster: elastic, goes on with this many pods; 0 = not elastic
-        cpu: cluster: cores of a pod; 0 = one for each of its processes
+        cpu: cluster: cores of a pod; 0 = what its node has to spare
         gpu: cluster: GPUs of a pod
         memory: cluster: memory of a pod (64Gi); empty = 2Gi for each of its processes
         steps: optimizer steps
@@ -451,7 +451,7 @@ def policy_eval(
         processes: processes of this stage over all nodes (ranks)
         nodes: cluster: pods that share the processes evenly
         min_nodes: cluster: elastic, goes on with this many pods; 0 = not elastic
-        cpu: cluster: cores of a pod; 0 = one for each of its processes
+        cpu: cluster: cores of a pod; 0 = what its node has to spare
         gpu: cluster: GPUs of a pod
         memory: cluster: memory of a pod (64Gi); empty = 2Gi for each of its processes
         max_new_tokens: VLM: longest answer in tokens (greedy)

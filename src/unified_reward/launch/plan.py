@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 from torchx.specs import AppDef
 
-from unified_reward.launch.appdef import PROCESSES
+from unified_reward.launch.appdef import PROCESSES, SHARED_CORES
 
 
 @dataclass(frozen=True)
 class JobPlan:
     """One job. command: as executed on every node; processes: ranks on each node; memory in bytes, cpu and gpu in
-    devices, each per node. min_nodes: an elastic job goes on with so many; 0 = it needs all."""
+    devices, each per node. min_nodes: an elastic job goes on with so many; 0 = it needs all.
+    shared_cores: `cpu` was not asked for; the job may use what the node has to spare."""
 
     name: str
     role: str
@@ -23,6 +24,7 @@ class JobPlan:
     nodes: int
     min_nodes: int
     cpu: int
+    shared_cores: bool
     gpu: int
     memory_bytes: int
 
@@ -36,6 +38,7 @@ def job_plan(app: AppDef) -> JobPlan:
     command = (role.entrypoint, *(word.replace("$$", "$") for word in role.args))
     return JobPlan(
         name=app.name, role=role.name, command=command, env=dict(role.env), processes=int(role.metadata.get(PROCESSES, "1")),
-        nodes=role.num_replicas, min_nodes=role.min_replicas or 0, cpu=role.resource.cpu, gpu=role.resource.gpu,
+        nodes=role.num_replicas, min_nodes=role.min_replicas or 0, cpu=role.resource.cpu,
+        shared_cores=SHARED_CORES in role.metadata, gpu=role.resource.gpu,
         memory_bytes=role.resource.memMB * 1024 * 1024,
     )  # fmt: skip

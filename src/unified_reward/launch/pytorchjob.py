@@ -33,6 +33,7 @@ LONGEST_NAME = 63 - len("-worker-999")
 USER = 10001
 GRACE_MARGIN_SECONDS = 5
 TRACKING_CLOSE_SECONDS = 600  # a pod's undelivered metrics go with it; MLflow may be restarting
+SHARED_CORE_MILLIS = 100
 SHM_SHARE = 2  # /dev/shm may take the pod's memory divided by this
 WORK, HOME = "/work", "/work/ur"
 
@@ -147,9 +148,6 @@ def _pod(plan: JobPlan, place: Placement, who: JobIdentity) -> Manifest:
 
 def _container(plan: JobPlan, place: Placement, who: JobIdentity) -> Manifest:
     defaults = place.defaults
-    resources: Manifest = {"cpu": str(plan.cpu), "memory": _mebibytes(plan.memory_bytes)}
-    if plan.gpu:
-        resources[defaults.gpu_resource] = str(plan.gpu)
     secrets = [defaults.store_secret] if defaults.store_secret else []
     return {
         "name": CONTAINER,
@@ -158,8 +156,7 @@ def _container(plan: JobPlan, place: Placement, who: JobIdentity) -> Manifest:
         "command": ["python", *map(_literal, plan.command[1:])],
         "env": _environment(plan, place, who),
         "envFrom": [{"secretRef": {"name": name}} for name in [*secrets, *place.spec.secrets]],
-        # Equal: the pod is of the guaranteed class, the last that a node under pressure evicts.
-        "resources": {"requests": resources, "limits": dict(resources)},
+        "resources": _resources(plan, defaults.gpu_resource),
         "ports": [{"name": PORT_NAME, "containerPort": PORT}],
         "securityContext": {
             "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
@@ -169,6 +166,20 @@ def _container(plan: JobPlan, place: Placement, who: JobIdentity) -> Manifest:
             {"name": "work", "mountPath": WORK}, {"name": "tmp", "mountPath": "/tmp"}, {"name": "shm", "mountPath": "/dev/shm"},
         ],
     }  # fmt: skip
+
+
+def _resources(plan: JobPlan, gpu_resource: str) -> Manifest:
+    """Requests equal limits, so that the pod is of the class that a node under pressure evicts last.
+
+    Cores that nobody asked for are shared: a small share is reserved, and no limit slows the job down.
+    """
+    limits = {"memory": _mebibytes(plan.memory_bytes)}
+    if plan.gpu:
+        limits[gpu_resource] = str(plan.gpu)
+    if plan.shared_cores:
+        return {"requests": {**limits, "cpu": f"{SHARED_CORE_MILLIS * plan.processes}m"}, "limits": limits}
+    limits["cpu"] = str(plan.cpu)
+    return {"requests": dict(limits), "limits": limits}
 
 
 def _environment(plan: JobPlan, place: Placement, who: JobIdentity) -> list[Manifest]:
