@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +51,22 @@ def import_data(source: Sequence[str], form: str, overrides: Sequence[str], run:
             raise UserError(field="SOURCE", value=next(path for path in source if "," in path),
                             why="a comma separates paths", fix="Rename it, or name its folder.")  # fmt: skip
         name = "files" if form == AUTO else format_named(form, "--format").name
-        read_sources(source, name, Path(str(values.get("media_root", "."))))
+        try:
+            read_sources(source, name, Path(str(values.get("media_root", "."))))
+        except UserError as error:
+            raise _of_argument(error) from error
         values |= {"source": name, "paths": ",".join(source)}
     say(f"Importing for the run {run} ...")
     return run_app(components.import_data(run=run, home=str(Home.at(home).root), **values))
+
+
+def _of_argument(error: UserError) -> UserError:
+    """A mistake in `import.paths`, told of the argument it was given by."""
+    if error.field != "import.paths":
+        return error
+    near = get_close_matches(str(error.value), WORLDS, n=1)
+    fix = f"Did you mean {near[0]}?" if near else error.fix
+    return UserError(field="SOURCE", value=error.value, why=error.why, fix=fix)
 
 
 def _job(node: Node, run: str) -> dict[str, Any]:
