@@ -12,15 +12,24 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from unified_reward.data.media import MediaError, MediaLimits, Pixels, decode
 from unified_reward.errors import UserError
-from unified_reward.judge import Query
+from unified_reward.judge import Pack, Query
 from unified_reward.records import Modality, Mode, Subject, Task
 
 if TYPE_CHECKING:
-    from unified_reward.judge.judge import Judge
+    from unified_reward.judge.verdict import PairVerdict, PointVerdict
+
+
+class Verdicts(Protocol):
+    """A judge however it is asked: `Judge` from probabilities, `SpokenJudge` from text."""
+
+    pack: Pack
+
+    def compare(self, queries: Sequence[Query]) -> list[PairVerdict]: ...
+    def score(self, queries: Sequence[Query]) -> list[PointVerdict]: ...
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,7 @@ def read_request(
     )  # fmt: skip
 
 
-def ask(judge: Judge, asked: Asked) -> dict[str, Any]:
+def ask(judge: Verdicts, asked: Asked) -> dict[str, Any]:
     """The judge's answer as JSON values. Probabilities are of the first item; scores are on the template's scale.
 
     judge: its media source must know `asked.pixels`. A score is None where the judge's templates have none.
@@ -77,9 +86,9 @@ def ask(judge: Judge, asked: Asked) -> dict[str, Any]:
     scale = judge.pack.point(points[0].task).range if points[0].task in judge.pack.tasks else None
     verdicts = judge.score(points) if scale else []
     items = [
-        {"item": label, "score": verdict.score, "rationale": verdict.rationale}
+        {"item": label, "score": verdict.score, "aspects": verdict.aspects, "rationale": verdict.rationale}
         for label, verdict in zip(asked.labels, verdicts, strict=True)
-    ] if scale else [{"item": label, "score": None, "rationale": ""} for label in asked.labels]  # fmt: skip
+    ] if scale else [{"item": label, "score": None, "aspects": {}, "rationale": ""} for label in asked.labels]  # fmt: skip
     answer: dict[str, Any] = {
         "task": (pair or points[0]).task.value,
         "prompt": asked.prompt,
@@ -93,7 +102,8 @@ def ask(judge: Judge, asked: Asked) -> dict[str, Any]:
     return answer | {
         "verdict": verdict.choice.value, "p_first": verdict.p_first,
         "p_first_shown_first": verdict.p_first_shown_first, "p_first_shown_second": verdict.p_first_shown_second,
-        "logprobs": verdict.logprobs, "rationale": verdict.rationale, "rationale_swapped": verdict.rationale_swapped,
+        "contradictory": verdict.contradictory, "logprobs": verdict.logprobs,
+        "rationale": verdict.rationale, "rationale_swapped": verdict.rationale_swapped,
     }  # fmt: skip
 
 

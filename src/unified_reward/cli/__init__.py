@@ -114,6 +114,22 @@ def judge(
     answer: Annotated[list[str] | None, typer.Option(help="an answer; may be given again")] = None,
     model: Annotated[str, typer.Option(help="name of a run, or directory of a Hugging Face checkpoint")] = "shapes",
     template: Annotated[str, typer.Option(help="template pack; default: the judge's own", show_default=False)] = "",
+    read: Annotated[
+        str,
+        typer.Option(
+            metavar="WAY",
+            help="probabilities (default), text, or paper: as published, with its defects",
+            show_default=False,
+        ),
+    ] = "",
+    samples: Annotated[int, typer.Option(help="of each answer, with --read text: the majority counts", min=1)] = 1,
+    temperature: Annotated[float, typer.Option(help="of several samples", min=0.0)] = 0.7,
+    server: Annotated[
+        str,
+        typer.Option(
+            metavar="URL", help="ask an OpenAI-compatible server instead: http://HOST:PORT/v1", show_default=False
+        ),
+    ] = "",
     home: Home = "",
     as_json: Json = False,
 ) -> None:
@@ -122,9 +138,21 @@ def judge(
 
     code = judge(
         images=image or [], videos=video or [], caption=caption, question=question, answers=answer or [],
-        model=model, template=template, home=home, as_json=as_json,
+        model=model, template=template, read=read, samples=samples, temperature=temperature, server=server, home=home,
+        as_json=as_json,
     )  # fmt: skip
     raise typer.Exit(code)
+
+
+@app.command()
+def pack(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON: names of published prompts -> their texts")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="where the packs are written")],
+) -> None:
+    """Make template packs of the prompts that released checkpoints were trained with."""
+    from unified_reward.cli.judging import write_packs_of
+
+    raise typer.Exit(write_packs_of(file, folder))
 
 
 @app.command("eval")

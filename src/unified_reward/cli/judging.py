@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,34 +10,80 @@ from typing import Any
 
 from unified_reward.cli.console import command, output, print_json, say
 from unified_reward.config import Stage
+from unified_reward.engines.openai_engine import OpenAiEngine
 from unified_reward.errors import UserError
 from unified_reward.home import Home
-from unified_reward.judge_command import ask, read_request
+from unified_reward.judge import load_pack
+from unified_reward.judge.spoken import SpokenJudge
+from unified_reward.judge.way import PAPER, Spoken
+from unified_reward.judge_command import Verdicts, ask, read_request
 from unified_reward.models.refs import model_directory
 from unified_reward.pipeline.decide import State
 from unified_reward.pipeline.status import RunStatus, read_status
 from unified_reward.stages.context import read_commit
 from unified_reward.store import open_artifact, open_store
 
+PROBABILITIES = "probabilities"
+SERVER_KEY = "UR_SERVER_KEY"  # environment: the API key of --server
 UNDECIDED = {"tie": "neither is better", "unparsed": "unreadable"}
 
 
 def judge(
     *, images: Sequence[Path], videos: Sequence[Path], caption: str, question: str, answers: Sequence[str], model: str,
-    template: str, home: str, as_json: bool,
+    template: str, read: str, samples: int, temperature: float, server: str, home: str, as_json: bool,
 ) -> int:  # fmt: skip
+    way = _way(read, samples, temperature, server)
     asked = read_request(images=images, videos=videos, caption=caption, question=question, answers=answers)
-    directory = judge_directory(model, Home.at(home))
-    say(f"Asking {model} ...")
-    from unified_reward.judge.judge import Judge  # brings torch
+    media = asked.pixels.__getitem__
+    if server:
+        say(f"Asking {server} ...")
+        engine = OpenAiEngine(server, api_key=os.environ.get(SERVER_KEY, ""))
+        verdicts: Verdicts = SpokenJudge(engine, load_pack(template or "default"), media, way)
+    else:
+        directory = judge_directory(model, Home.at(home))
+        say(f"Asking {model} ...")
+        from unified_reward.judge.judge import Judge  # brings torch
 
-    warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, for those who program with them
-    answer = ask(Judge.load(directory, asked.pixels.__getitem__, pack=template), asked) | {"judge": model}
+        warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, for those who program with them
+        loaded = Judge.load(directory, media, pack=template)
+        verdicts = loaded if way is None else loaded.spoken(way)
+    answer = ask(verdicts, asked) | {"judge": server or model, "read": read or ("text" if server else PROBABILITIES)}
     if as_json:
         print_json(answer)
     else:
         _show(answer)
     return 0
+
+
+def write_packs_of(file: Path, folder: Path) -> int:
+    """`unified-reward pack`."""
+    from unified_reward.judge.published import prompt_places, read_prompts, write_packs
+
+    unknown = sorted(set(read_prompts(file)) - set(prompt_places()))
+    for path in write_packs(file, folder):
+        output().print(f"{path}  {', '.join(load_pack(str(path)).tasks)}", markup=False, soft_wrap=True)
+    if unknown:
+        say(f"left out, as their answers are not known: {', '.join(unknown)}")
+    return 0
+
+
+def _way(read: str, samples: int, temperature: float, server: str) -> Spoken | None:
+    """How to read the verdicts; None = from probabilities."""
+    if read not in ("", PROBABILITIES, "text", "paper"):
+        raise UserError(field="--read", value=read, why="there is no such way",
+                        fix="Use probabilities, text or paper.")  # fmt: skip
+    if server and read == PROBABILITIES:
+        raise UserError(field="--read", value=read, why="a server tells no log-probs of strings of our choice",
+                        fix="Leave it out, or name a judge with --model instead of --server.")  # fmt: skip
+    spoken = bool(server) or read in ("text", "paper")
+    if samples > 1 and (not spoken or read == "paper"):
+        raise UserError(field="--samples", value=samples, why="only answers read as text differ from sample to sample",
+                        fix="Add --read text.")  # fmt: skip
+    if samples > 1 and temperature == 0:
+        raise UserError(field="--temperature", value=0, why="all samples would be the same", fix="Set it to 0.7, say.")
+    if read == "paper":
+        return PAPER
+    return Spoken(samples=samples, temperature=temperature if samples > 1 else 0.0) if spoken else None
 
 
 def judge_directory(model: str, home: Home) -> Path:
@@ -65,12 +112,19 @@ def _show(answer: dict[str, Any]) -> None:
     if "verdict" in answer:
         better = {str(place): f"{name} is better" for place, name in enumerate(names, start=1)}
         lines.append(f"{(better | UNDECIDED)[answer['verdict']]}: {_probabilities(answer)}")
+        if answer["contradictory"]:
+            shown = "first" if answer["p_first_shown_first"] > 0.5 else "second"
+            lines.append(
+                f"    careful: the two orders contradict each other; either item is preferred when shown {shown}"
+            )
         for place, text in ((0, answer["rationale"]), (1, answer["rationale_swapped"])):
             lines += [f"    reasons with {names[place]} shown first: {text.strip()}"] if text else []
     for name, item in zip(names, answer["items"], strict=True):
         if item["score"] is not None:
             low, high = answer["scale"]
             lines.append(f"{name}: {item['score']:.2f} on a scale from {low:g} to {high:g}")
+            aspects = ", ".join(f"{label.rstrip(':')} {value:.2f}" for label, value in item["aspects"].items())
+            lines += [f"    {aspects}"] if aspects else []
             lines += [f"    reasons: {item['rationale'].strip()}"] if item["rationale"] else []
     output().print("\n".join(lines), markup=False, soft_wrap=True)
 
@@ -78,5 +132,7 @@ def _show(answer: dict[str, Any]) -> None:
 def _probabilities(answer: dict[str, Any]) -> str:
     orders = answer["p_first_shown_first"], answer["p_first_shown_second"]
     if None in orders:
-        return "the two are the same"
+        return {"tie": "the two are the same", "unparsed": "no verdict in what it says"}.get(
+            answer["verdict"], "one order"
+        )
     return f"P(first) = {answer['p_first']:.3f} ({orders[0]:.3f} shown first, {orders[1]:.3f} shown second)"

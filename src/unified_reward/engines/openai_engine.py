@@ -31,7 +31,7 @@ class OpenAiEngine:
     server says.
     """
 
-    control_tokens = CONTROL_TOKENS
+    control_tokens: tuple[str, ...] = CONTROL_TOKENS
 
     def __init__(self, url: str, *, model: str = "", api_key: str = "", parallel: int = 16, timeout: float = 300.0,
                  retries: int = 6) -> None:  # fmt: skip

@@ -18,7 +18,7 @@ from unified_reward.errors import UserError
 class VllmEngine:
     """options: arguments of `vllm.LLM`, such as tensor_parallel_size or limit_mm_per_prompt={"image": 32}."""
 
-    control_tokens = CONTROL_TOKENS
+    control_tokens: tuple[str, ...] = CONTROL_TOKENS
 
     def __init__(self, model: str, **options: Any) -> None:
         try:

@@ -5,7 +5,7 @@
     judge.score([Query(task, question, (image,), (answer,))])            # PointVerdict: expected score
 
 Verdicts come from probabilities: the rationale is decoded greedily, then the verdict strings are weighed after it.
-`compare_text` and `score_text` read what the judge says instead.
+`judge.spoken()` reads what the judge says instead.
 """
 
 from __future__ import annotations
@@ -58,7 +58,6 @@ class Judge:
         self._shelf = MediaShelf(vlm.processor, media)
         self._reader = Reader(vlm)
         self.engine = TransformersEngine(vlm, batch=batch, processor=self._shelf)
-        self._spoken = SpokenJudge(self.engine, pack, self._shelf.pixels)
         self._trees: dict[Task, AnswerTree] = {}
 
     @classmethod
@@ -90,19 +89,10 @@ class Judge:
         found |= self._by_aspect(by_aspect)
         return [found[query] for query in queries]
 
-    def compare_text(self, queries: Sequence[Query], way: Spoken | None = None,
-                     progress: Progress | None = None) -> list[PairVerdict]:  # fmt: skip
-        """As `compare`, with the verdicts read from what the judge says."""
-        verdicts = self._spoken.compare(queries, way, progress)
+    def spoken(self, way: Spoken | None = None) -> SpokenJudge:
+        """The same judge, with verdicts read from what it says."""
         self._shelf.trim()
-        return verdicts
-
-    def score_text(self, queries: Sequence[Query], way: Spoken | None = None,
-                   progress: Progress | None = None) -> list[PointVerdict]:  # fmt: skip
-        """As `score`, with the score read from what the judge says; None where it says none."""
-        verdicts = self._spoken.score(queries, way, progress)
-        self._shelf.trim()
-        return verdicts
+        return SpokenJudge(self.engine, self.pack, self._shelf.pixels, way)
 
     def _pair(self, query: Query, answers: dict[Query, Answer]) -> PairVerdict:
         if query == query.swapped():

@@ -37,25 +37,22 @@ WINDOW = 1024  # answers asked for at once
 class SpokenJudge:
     """engine: who answers. media: digest -> pixels. Each distinct question is asked once, whatever the samples."""
 
-    def __init__(self, engine: Engine, pack: Pack, media: MediaSource) -> None:
-        self.engine, self.pack, self._media = engine, pack, media
+    def __init__(self, engine: Engine, pack: Pack, media: MediaSource, way: Spoken | None = None) -> None:
+        self.engine, self.pack, self._media, self.way = engine, pack, media, way or Spoken()
 
-    def compare(self, queries: Sequence[Query], way: Spoken | None = None,
-                progress: Progress | None = None) -> list[PairVerdict]:  # fmt: skip
+    def compare(self, queries: Sequence[Query], progress: Progress | None = None) -> list[PairVerdict]:
         """The verdict of each pair. A pair of equal items is a tie unasked where both orders are asked."""
-        way = way or Spoken()
-        orders = both_orders(queries) if way.both_orders else list(dict.fromkeys(queries))
-        said = self._say(orders, way, progress)
-        return [self._pair(query, said, way) for query in queries]
+        orders = both_orders(queries) if self.way.both_orders else list(dict.fromkeys(queries))
+        said = self._say(orders, progress)
+        return [self._pair(query, said) for query in queries]
 
-    def score(self, queries: Sequence[Query], way: Spoken | None = None,
-              progress: Progress | None = None) -> list[PointVerdict]:  # fmt: skip
+    def score(self, queries: Sequence[Query], progress: Progress | None = None) -> list[PointVerdict]:
         """The score of each item: the mean of the answers that could be read; None where none could."""
-        way = way or Spoken()
-        said = self._say(list(dict.fromkeys(queries)), way, progress)
-        return [self._point(self.pack.point(query.task), said[query], way) for query in queries]
+        said = self._say(list(dict.fromkeys(queries)), progress)
+        return [self._point(self.pack.point(query.task), said[query]) for query in queries]
 
-    def _pair(self, query: Query, said: dict[Query, list[Written]], way: Spoken) -> PairVerdict:
+    def _pair(self, query: Query, said: dict[Query, list[Written]]) -> PairVerdict:
+        way = self.way
         if way.both_orders and query == query.swapped():
             return equal_items()
         template = self.pack.pair(query.task)
@@ -74,7 +71,8 @@ class SpokenJudge:
         return replace(verdict, rationale=shown[0].text, rationale_swapped=swapped[0].text if swapped else "",
                        finished=all(one.finished for one in told))  # fmt: skip
 
-    def _point(self, template: PointTemplate, said: list[Written], way: Spoken) -> PointVerdict:
+    def _point(self, template: PointTemplate, said: list[Written]) -> PointVerdict:
+        way = self.way
         if template.text.aspects and way.reading is not Reading.PAPER:
             found = [read_aspects(one.text, template, way.reading) for one in said]
             scores = [aspect_mean(aspects, template, way.reading) for aspects in found]
@@ -93,11 +91,12 @@ class SpokenJudge:
                 return replace(verdict, logprobs=logprobs, score=expected_score(logprobs, template.values))
         return verdict
 
-    def _say(self, queries: Sequence[Query], way: Spoken, progress: Progress | None) -> dict[Query, list[Written]]:
+    def _say(self, queries: Sequence[Query], progress: Progress | None) -> dict[Query, list[Written]]:
         """The answers to each of the distinct queries, `way.samples` of each."""
+        way = self.way
         said: dict[Query, list[Written]] = {}
         for task in sorted({query.task for query in queries}):
-            same, sampling = [query for query in queries if query.task is task], self._sampling(task, way)
+            same, sampling = [query for query in queries if query.task is task], self._sampling(task)
             size = max(1, WINDOW // way.samples)
             for start in range(0, len(same), size):
                 window = same[start : start + size]
@@ -114,7 +113,8 @@ class SpokenJudge:
     def _turn(self, query: Query) -> Turn:
         return user_segments(query, self.pack, self._media, self.engine.control_tokens)
 
-    def _sampling(self, task: Task, way: Spoken) -> Sampling:
+    def _sampling(self, task: Task) -> Sampling:
+        way = self.way
         rationale = self.pack.template(task).rationale
         room = way.max_new_tokens or (rationale.max_tokens + VERDICT_ROOM if rationale else FREE_ROOM)
         return Sampling(room, way.temperature, way.top_p, alternatives=way.alternatives)

@@ -216,12 +216,12 @@ def test_trained_text_and_weighed_text_are_the_same_tokens(vlm: Vlm, pack: Pack,
 
 
 def test_text_mode_reads_what_is_said(vlm: Vlm, pack: Pack, pixels: Pixels) -> None:
-    verdicts = judge(vlm, pack, pixels).compare_text(PAIRS, Spoken(max_new_tokens=4))
+    verdicts = judge(vlm, pack, pixels).spoken(Spoken(max_new_tokens=4)).compare(PAIRS)
     assert {v.choice for v in verdicts} == {Choice.UNPARSED}  # noise has no verdict ...
-    paper = judge(vlm, pack, pixels).compare_text(PAIRS, Spoken(max_new_tokens=4, reading=Reading.PAPER))
+    paper = judge(vlm, pack, pixels).spoken(Spoken(max_new_tokens=4, reading=Reading.PAPER)).compare(PAIRS)
     assert {v.choice for v in paper} == {Choice.TIE}  # ... and the released scripts give it to whoever stands first
     assert {(v.p_first_shown_first, v.p_first_shown_second) for v in paper} == {(1.0, 0.0)}
-    scores = judge(vlm, pack, pixels).score_text(POINTS, Spoken(max_new_tokens=4))
+    scores = judge(vlm, pack, pixels).spoken(Spoken(max_new_tokens=4)).score(POINTS)
     assert [v.score for v in scores] == [None] * len(POINTS)
     assert (
         scores[0].rationale

@@ -79,7 +79,7 @@ def test_both_orders_are_asked_and_an_answer_by_place_is_a_tie() -> None:
 
 def test_the_published_way_asks_one_order_and_gives_refusals_to_the_first() -> None:
     engine = Says(lambda *_: Written("I cannot say."))
-    verdict = SpokenJudge(engine, PACK, pixels).compare([Query(PAIR, "light", ("9", "5"))], PAPER)[0]
+    verdict = SpokenJudge(engine, PACK, pixels, PAPER).compare([Query(PAIR, "light", ("9", "5"))])[0]
     assert (verdict.choice, verdict.p_first, verdict.p_first_shown_second) == (FIRST, 1.0, None)
     assert len(engine.asked) == 1
     ours = SpokenJudge(engine, PACK, pixels).compare([Query(PAIR, "light", ("9", "5"))])[0]
@@ -89,11 +89,11 @@ def test_the_published_way_asks_one_order_and_gives_refusals_to_the_first() -> N
 def test_the_majority_of_samples_counts_in_each_order() -> None:
     wavers = Says(lambda _, seed: Written(f"Verdict: Image {1 + seed % 2} is better"))
     way = Spoken(samples=7, temperature=0.7)
-    SpokenJudge(wavers, PACK, pixels).compare([Query(PAIR, "light", ("9", "5"))], way)
+    SpokenJudge(wavers, PACK, pixels, way).compare([Query(PAIR, "light", ("9", "5"))])
     assert len(wavers.asked) == 14
     assert len({seed for _, _, seed in wavers.asked}) == 14
     first = [seed for _, _, seed in wavers.asked]
-    SpokenJudge(wavers, PACK, pixels).compare([Query(PAIR, "light", ("9", "5"))], way)
+    SpokenJudge(wavers, PACK, pixels, way).compare([Query(PAIR, "light", ("9", "5"))])
     assert [seed for _, _, seed in wavers.asked[14:]] == first
 
 
@@ -123,7 +123,7 @@ def test_majority() -> None:
 def test_aspects_are_read_and_averaged_by_weight() -> None:
     answers = iter([Written("Truth: 4\nStyle: 2"), Written("Truth: 2\nStyle: 2"), Written("Truth: 9\nStyle: 1")])
     engine = Says(lambda *_: next(answers))
-    verdict = SpokenJudge(engine, PACK, pixels).score([Query(POINT, "x", ("9",))], Spoken(samples=3, temperature=1.0))[
+    verdict = SpokenJudge(engine, PACK, pixels, Spoken(samples=3, temperature=1.0)).score([Query(POINT, "x", ("9",))])[
         0
     ]
     assert verdict.score == pytest.approx((3.5 + 2.0) / 2)  # the third truth is outside the range: unread
@@ -179,8 +179,7 @@ def test_a_judge_with_alternatives_gives_probabilities_in_both_orders() -> None:
 
     pack = PACK.model_copy(update={"tasks": {PAIR: PACK.pair(PAIR).model_copy(update={"verdict": {
         FIRST: " Image 1 is better", SECOND: " Image 2 is better"}})}})  # fmt: skip
-    verdict = SpokenJudge(Says(hesitant), pack, pixels).compare(
-        [Query(PAIR, "x", ("9", "5"))], Spoken(alternatives=20)
-    )[0]
+    judge = SpokenJudge(Says(hesitant), pack, pixels, Spoken(alternatives=20))
+    verdict = judge.compare([Query(PAIR, "x", ("9", "5"))])[0]
     assert verdict.p_first == pytest.approx(0.8)
     assert verdict.logprobs["order21:1"] == pytest.approx(math.log(0.2))
