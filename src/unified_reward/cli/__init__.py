@@ -158,7 +158,12 @@ def pack(
 @app.command("eval")
 def eval_(
     benchmark: Annotated[
-        str, typer.Argument(metavar="BENCHMARK", help="e.g. vl-rewardbench; all names: docs/benchmarks.md")
+        str,
+        typer.Argument(
+            metavar="BENCHMARK",
+            help="genai-bench-image, -edit, -video; vl-rewardbench, videogen-rewardbench, react-video, "
+            "sharegptvideo-1k, imagereward, hpdv2, hpdv3, mmrb2, vbench",
+        ),
     ],
     verdicts: Annotated[
         Path | None,

@@ -21,6 +21,7 @@ STAGES = ["import", "reward-train", "reward-eval", "generate", "score", "dpo-tra
 SHORT = {
     "spec.import.trainRecords": 600, "spec.import.evalRecords": 24, "spec.import.prompts": 60,
     "spec.import.evalPrompts": 40, "spec.import.imageRepeats": 1, "spec.rewardTrain.steps": 12,
+    "spec.rewardEval.benchmark": "hpdv3", "spec.rewardEval.benchmarkItems": 12,
     "spec.policies.0.dpoTrain.steps": 10, "spec.policies.0.dpoTrain.validateEvery": 5,
     "spec.policies.1.dpoTrain.steps": 6, "spec.policies.1.dpoTrain.validateEvery": 3,
     "spec.policies.1.dpoTrain.validationImages": 2, "spec.policies.1.policyEval.imagesPerPrompt": 4,
@@ -62,6 +63,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     first.communicate()
     finish(start(home))
     return home
+
+
+def test_the_judge_was_asked_a_benchmark_too(home: Path) -> None:
+    (commit,) = home.glob("**/stages/reward-eval/*/_stage.json")
+    (report,) = json.loads(commit.read_text())["report"]["benchmarks"]
+    assert (report["benchmark"], report["n"], report["unparsed"]) == ("hpdv3", 12, 0)
+    assert 0 <= report["accuracy"] <= 1
 
 
 def test_all_seven_stages_are_done_and_summed_up(home: Path) -> None:
