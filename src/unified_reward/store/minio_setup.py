@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import urllib3  # type: ignore[import-untyped]
+import urllib3
 from minio import Minio
 from minio.credentials.providers import StaticProvider
 from minio.error import MinioAdminException, S3Error
