@@ -28,7 +28,8 @@ SIZES = {"imagereward": 466, "hpdv2": 400}
 REWARDS = ("rewards", "scores", "reward", "score", "predicted_scores", "logits")
 RANKS = ("predicted_ranking", "predicted_rank", "pred_ranking", "hps_ranking")  # of the judge; 0 or 1 is the best
 HUMAN = ("human_ranking", "rank", "labels", "gold")  # of people; the smallest is the best
-IN_DATA = (*HUMAN, "ranking")  # in a result file of ImageReward, `ranking` is the scorer's own
+IN_DATA = (*HUMAN, "ranking")  # in a result file of ImageReward, which names no images, `ranking` is the scorer's own
+IMAGES = ("generations", "image_path", "images", "file_path")
 GROUPS = ("style", "category", "source")
 PREDICTED = "predicted_ranking"
 
@@ -130,7 +131,8 @@ def read_ranked(verdicts: Path, data: Path | None) -> tuple[list[Ranked], int | 
     """Each prompt once, and how many the data have (None without data)."""
     rows = read_rows(verdicts, "--verdicts", lists_as=PREDICTED)
     if data is None:
-        return [_ranked(verdicts, row, _human(verdicts, row, HUMAN)) for row in rows], None
+        return [_ranked(verdicts, row, _human(verdicts, row, IN_DATA if first_of(row, IMAGES) else HUMAN))
+                for row in rows], None  # fmt: skip
     known = read_rows(data, "--data")
     by_id = {item_id(row): row for row in known}
     if len(by_id) == len(known) and all(item_id(row) in by_id for row in rows) and None not in by_id:

@@ -39,6 +39,13 @@ def test_a_scorers_own_ranking_is_not_taken_for_peoples(tmp_path: Path) -> None:
     verdicts = written(tmp_path / "mine.json", [{"id": "x", "ranking": [1, 2], "rewards": [1, 0]}])
     with pytest.raises(UserError, match="no human ranking"):
         score_verdicts("imagereward", verdicts)
+    row = {
+        "id": "x",
+        "generations": ["a", "b"],
+        "ranking": [2, 1],
+        "rewards": [1, 0],
+    }  # a row of the data, with rewards
+    assert score_verdicts("imagereward", written(tmp_path / "merged.json", [row])).overall.accuracy == 0.0
 
 
 def test_hpdv2_by_hand(tmp_path: Path) -> None:
