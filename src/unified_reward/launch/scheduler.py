@@ -161,12 +161,19 @@ class PyTorchJobScheduler(Scheduler):  # type: ignore[misc]
     def list(self, cfg: Mapping[str, Any] | None = None) -> list[ListAppResponse]:  # noqa: ARG002  (of TorchX after 0.7)
         cluster = self._connect("")
         jobs = cluster.objects(jobs_path(cluster.namespace), labels=f"{MANAGED_BY}={MANAGER}")
+        pods = cluster.objects(core_path(cluster.namespace, "pods"), labels=f"{MANAGED_BY}={MANAGER}")
+        of_job: dict[str, list[Manifest]] = {}
+        for pod in pods:
+            of_job.setdefault(pod["metadata"]["labels"].get(pytorchjob.JOB_LABEL, ""), []).append(pod)
         latest: dict[str, Manifest] = {}
         for job in sorted(jobs, key=_attempt):
             latest[job["metadata"]["labels"].get(APP, job["metadata"]["name"])] = job
         newest = sorted(latest.items(), key=lambda pair: pair[1]["metadata"]["creationTimestamp"], reverse=True)
         return [
-            ListAppResponse(f"{job['metadata']['namespace']}:{app}", job_status.job_state(job, ()).state)
+            ListAppResponse(
+                f"{job['metadata']['namespace']}:{app}",
+                job_status.job_state(job, of_job.get(job["metadata"]["name"], [])).state,
+            )
             for app, job in newest
         ]
 
@@ -205,18 +212,23 @@ class PyTorchJobScheduler(Scheduler):  # type: ignore[misc]
         lines = self._lines(app_id, k, since, follow=should_tail)
         return filter_regex(regex, lines) if regex else lines
 
-    def replicas(self, app_id: str) -> tuple[str, Sequence[int]]:
+    def replicas(self, app_id: str, role: str = "") -> tuple[str, Sequence[int]]:
         """Role and replicas whose log can be read: of the job, else of what is archived. Raises UserError."""
         cluster, namespace, name = self._located(app_id)
         job = _latest(cluster, namespace, name)
         if job is not None:
-            return job_status.role_name(job), range(int(job_status.worker(job).get("replicas", 1)))
+            name = job_status.role_name(job)
+            if role and role != name:
+                raise UserError(
+                    field="role", value=role, why=f"{app_id} has the role {name}", fix="Use it, or leave it out."
+                )
+            return name, range(int(job_status.worker(job).get("replicas", 1)))
         with self._store(cluster, namespace) as store:
             found = archived_replicas(store, name)
         if not found:
             raise UserError(field="app", value=app_id, why="neither the cluster nor the archive has it",
                             fix=f"torchx list -s {NAME} shows what there is.")  # fmt: skip
-        return "worker", found
+        return role or "worker", found
 
     def _lines(self, app_id: str, k: int, since: datetime | None, *, follow: bool) -> Iterator[str]:
         """Of all attempts, one after the other; a later one is waited for as long as it can come."""

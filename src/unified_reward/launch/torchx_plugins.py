@@ -19,7 +19,7 @@ from torchx.cli.cmd_base import SubCommand
 from torchx.cli.cmd_cancel import CmdCancel
 from torchx.cli.cmd_describe import CmdDescribe
 from torchx.cli.cmd_list import CmdList
-from torchx.cli.cmd_log import CmdLog
+from torchx.cli.cmd_log import CmdLog, _prefix_line, validate
 from torchx.cli.cmd_run import CmdRun
 from torchx.cli.cmd_status import CmdStatus
 from torchx.runner import config
@@ -85,8 +85,11 @@ class Log(CmdLog):  # type: ignore[misc]
 
     def run(self, args: argparse.Namespace) -> None:
         with one_line():
-            args.identifier = _with_replicas(args.identifier)
-            super().run(args)
+            if args.identifier.startswith(f"{OURS}://"):
+                validate(args.identifier)
+                _print_logs(args)
+            else:
+                super().run(args)
 
 
 class Delete(SubCommand):  # type: ignore[misc]
@@ -143,19 +146,33 @@ def _dry_run(run: Any, args: argparse.Namespace) -> None:
     print(request, end="")
 
 
-def _with_replicas(identifier: str) -> str:
-    """TorchX waits for ever for a job that is gone; its log is in the archive."""
-    scheduler, separator, path = identifier.partition("://")
-    parts = path.split("/")
-    if scheduler != OURS or not separator or len(parts) < 2 or len(parts) > 3:
-        return identifier
-    session, app_id = parts[0] or "torchx", parts[1]
-    role, replicas = _ours().replicas(app_id)
-    if len(parts) == 3 and parts[2] != role and role != "worker":
-        raise UserError(
-            field="role", value=parts[2], why=f"the job has the role {role}", fix="Use it, or leave it out."
-        )
-    return f"{scheduler}://{session}/{app_id}/{parts[2] if len(parts) == 3 else role}/{','.join(map(str, replicas))}"
+def _print_logs(args: argparse.Namespace) -> None:
+    """As TorchX does it, and also of a job that is gone: TorchX waits for that for ever."""
+    _, app_id, *rest = args.identifier.partition("://")[2].split("/")
+    scheduler = _ours()
+    if len(rest) == 2:
+        role, replicas = rest[0], [int(number) for number in rest[1].split(",") if number]
+    else:
+        role, replicas = scheduler.replicas(app_id, *rest)
+    failures: list[BaseException] = []
+
+    def follow(replica: int) -> None:
+        try:
+            for line in scheduler.log_iter(
+                app_id, role, replica, args.regex, should_tail=args.tail, streams=args.streams
+            ):
+                sys.stdout.write(_prefix_line(f"{role}/{replica} ", line))
+                sys.stdout.flush()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=follow, args=(replica,), daemon=True) for replica in replicas]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
 
 
 def _ours() -> Any:
