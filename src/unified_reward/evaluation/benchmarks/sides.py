@@ -33,6 +33,8 @@ BETTER = re.compile(
     r"(?:(?:slightly|marginally|much|clearly|significantly|overall|a\s+bit)\s+)*(?:better|preferred|superior|winner|best)\b",
     re.IGNORECASE,
 )
+WINS = re.compile(rf"\b{THING}\s*[#:]?\s*([12AB])\b\s+wins\b", re.IGNORECASE)
+BARE = re.compile(rf"(?:the\s+)?{THING}\s*[#:]?\s*([12AB])[.!]?", re.IGNORECASE)
 EQUAL = re.compile(
     r"\bequally\s+(?:good|bad|well|poor|matched)\b|\bboth\s+(?:\w+\s+)?are\s+(?:the\s+same|equal|comparable)\b"
     r"|\b(?:it\s+is|it's|is)\s+a\s+tie\b|\bneither\s+(?:\w+\s+){0,2}is\s+better\b",
@@ -53,7 +55,7 @@ def read_label(value: Any) -> Side | None:
     if value is None or isinstance(value, bool):
         return None
     text = str(value).strip()
-    return WORDS.get(text.lower()) or _stated(text)
+    return _word(text) or _stated(text)
 
 
 def read_answer(text: str) -> Side | None:
@@ -70,16 +72,21 @@ def read_answer(text: str) -> Side | None:
     if labels := BRACKETS.findall(text):
         sides = {WORDS.get(label.lower()) for label in labels}
         return sides.pop() if len(sides) == 1 else None
-    if (word := WORDS.get(text.strip(" .'\"").lower())) is not None:
-        return word
-    for part in (MARKER.split(text)[-1], text):
-        if (word := WORDS.get(part.strip(" .'\"").lower())) is not None or (word := _stated(part)) is not None:
+    for part in (text, MARKER.split(text)[-1]):
+        if (word := _word(part)) is not None:
             return word
-    return None
+    return _stated(MARKER.split(text)[-1]) or _stated(text)
+
+
+def _word(text: str) -> Side | None:
+    """Of a text that is a verdict and nothing else: A, left, 2, tie, Image 1."""
+    text = text.strip(" .'\"\n\t")
+    bare = BARE.fullmatch(text)
+    return WORDS.get((bare.group(1) if bare else text).lower())
 
 
 def _stated(text: str) -> Side | None:
-    sides = {WORDS[number.lower()] for number in BETTER.findall(text)}
+    sides = {WORDS[number.lower()] for number in (*BETTER.findall(text), *WINS.findall(text))}
     if EQUAL.search(text):
         sides.add(Side.TIE)
     return sides.pop() if len(sides) == 1 else None

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from unified_reward.evaluation.benchmarks.metrics import Report, Share, first_unread, majority, ratio, share
+from unified_reward.evaluation.benchmarks.sides import Side, read_answer
 from unified_reward.evaluation.benchmarks.vl_rewardbench_files import JudgedPair, Vote, read_pairs
 
 SIZE = 1250
@@ -52,12 +53,15 @@ def read_official(text: str) -> int | None:
 
 
 def read_verdict(text: str) -> int | None:
-    """1 or 2 where the text settles on it: in its <answer> tag, else by the official pattern, else in all its statements."""
+    """1 or 2 where the text settles on it: in its <answer> tag, else by the official pattern, else in all its statements,
+    else as answers of other benchmarks are read ("Response 1 is better", [[A]])."""
     tags = ANSWER_TAG.findall(text)
     stated = {int(number) for number in STATEMENT.findall((tags[-1] if tags else text).replace("*", ""))}
     final = None if tags else read_official(text)
     if final is not None:
         stated = {final}
+    if not stated:  # not in the benchmark's words
+        return {Side.FIRST: 1, Side.SECOND: 2}.get(read_answer(text) or Side.TIE)
     return stated.pop() if len(stated) == 1 and stated <= {1, 2} else None
 
 

@@ -28,7 +28,11 @@ def test_labels(value: object, side: Side | None) -> None:
     ("<think>Video 1 is better at first</think><answer>Video 2 is better</answer>", SECOND),
     ("Answer 1 is better in accuracy. Overall Judgment: Answer 2 is better than Answer 1.", SECOND),
     ('```json\n{"reasoning": "Response A is better in color", "better_response": "B"}\n```', SECOND),
-    ('{"winner": "Video 1"}', None),  # a JSON verdict that is none, and no sentence
+    ('{"categories": [{"name": "A"}], "winner": "Video 1"}', FIRST),
+    ('{"winner": "unclear"}', None),
+    ("<answer>Image 2</answer>", SECOND),
+    ("Overall: Image 2 wins.", SECOND),
+    ("Image 1 and Image 2 differ", None),
     ("I choose [[B]]", SECOND),
     ("[[A>B]] [[B>A]]", None),
     ("[[C]]", TIE),

@@ -104,7 +104,7 @@ def test_results_of_the_benchmarks_own_inference(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("text", "ours", "official"), [
     ("Overall Judgment:\n**Answer 1** is better.", 1, 1),
     ("Therefore, Answer 2 is the slightly better one", 2, 2),
-    ("Therefore, Answer 2 wins", None, None),
+    ("Therefore, Answer 2 wins", 2, None),
     ("Answer 2 is better.", 2, None),
     ("Answer 1 is better in detail. Answer 2 is better in truth.", None, None),
     ("Answer 1 is better in detail. Overall Judgment: Answer 2 is better.", 2, 2),
