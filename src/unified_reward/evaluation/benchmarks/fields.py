@@ -45,12 +45,8 @@ def texts(path: Path, row: Row, names: Sequence[str] = TEXTS) -> list[str] | Non
     return ["" if one is None else one if isinstance(one, str) else str(one) for one in samples]
 
 
-def number(path: Path, row: Row, name: str) -> float:
-    """A score; null, "" and nan are nan (missing)."""
-    return number_of(path, row, name, row.values[name])
-
-
 def number_of(path: Path, row: Row, name: str, value: Any) -> float:
+    """A score, called `name` in errors; null, "" and nan are nan (missing)."""
     if value is None or value == "":
         return math.nan
     try:
