@@ -13,9 +13,10 @@ from unified_reward.records import Choice
 
 ITEM = r"(?:image|video|answer|response|assistant|caption|model|output)"
 WHICH = r"(?:1|2|a|b|first|second|one|two)"
+BETTER = r"(?:\w+\s+)?(?:better|preferred|superior)\b(?!\s+(?:at|in|on|aligned|suited|composed|lit|defined|detailed)\b)"
 PATTERNS = (
-    re.compile(rf"\b{ITEM}\s+\[?({WHICH})\]?\s+(?:is|was|seems|appears)\s+(?:\w+\s+)?(?:better|preferred|superior)\b", re.I),
-    re.compile(rf"\bthe\s+({WHICH})\s+{ITEM}\s+(?:is|was)\s+(?:\w+\s+)?(?:better|preferred|superior)\b", re.I),
+    re.compile(rf"\b{ITEM}\s+\[?({WHICH})\]?\s+(?:is|was|seems|appears)\s+{BETTER}", re.I),
+    re.compile(rf"\bthe\s+({WHICH})\s+{ITEM}\s+(?:is|was)\s+{BETTER}", re.I),
     re.compile(rf"\bthe\s+better\s+{ITEM}\s*(?:is)?\s*:?\s*(?:the\s+)?(?:{ITEM}\s+)?\[?\"?({WHICH})\b", re.I),
 )  # fmt: skip
 TIES = re.compile(

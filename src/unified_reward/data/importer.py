@@ -88,7 +88,10 @@ def import_sources(
     sources = read_sources(config.paths, config.source, Path(config.media_root).expanduser())
     loader = MediaLoader(limits_of(config), keep, cache=cache, workers=config.decoders)
     found, bare, seen = Imported(media=loader.known), list[JudgeRecord](), set[tuple[object, ...]]()
-    examples = (each for source in sources for each in _examples(source, seed, found))
+    labels, ids = _labels([source.path for source in sources]), set[str]()
+    examples = (
+        each for source, label in zip(sources, labels, strict=True) for each in _examples(source, label, seed, found)
+    )
     for origin, example, loading in loader.load(examples):
         if loading.error is not None:
             detail = f"{names(example.media)}: {loading.error.detail}".rstrip(": ")
@@ -102,6 +105,9 @@ def import_sources(
             found.repeats.append(Reject(origin.count.file, origin.row, REPEATED))
             continue
         seen.add(content)
+        if record.id in ids:  # published ids need not be unique, let alone across sets
+            record = dataclasses.replace(record, id=f"{record.id} {origin.name}")
+        ids.add(record.id)
         found.records.append(record)
         bare.append(dataclasses.replace(record, prompt=example.prompt))
         origin.count.records += 1
@@ -119,10 +125,23 @@ def limits_of(config: ImportConfig) -> MediaLimits:
     )  # fmt: skip
 
 
-def _examples(source: Source, seed: int, found: Imported) -> Iterator[tuple[_Origin, Example, Sequence[Path]]]:
+def _labels(paths: Sequence[Path]) -> list[str]:
+    """Each file's name, with as much of its folder as tells it from the others."""
+    lengths = range(1, max((len(path.parts) for path in paths), default=1) + 1)
+    tails = [["/".join(path.parts[-length:]) for path in paths] for length in lengths]
+    times = [Counter(each) for each in tails]
+    return [
+        next((tail[place] for tail, count in zip(tails, times, strict=True) if count[tail[place]] == 1), str(path))
+        for place, path in enumerate(paths)
+    ]
+
+
+def _examples(
+    source: Source, label: str, seed: int, found: Imported
+) -> Iterator[tuple[_Origin, Example, Sequence[Path]]]:
     """Examples of a file, row by row, then those its rows make together. Rows that cannot be read go to `found`."""
     form = source.format or _told(source)
-    count = SourceCount(source.path.name, form.name, form.licence, source.strategy)
+    count = SourceCount(label, form.name, form.licence, source.strategy)
     found.sources.append(count)
     read, together = form.reader(source.path), list[Example]()
     for number, row in read_rows(source.path, chosen_rows(source, seed)):
@@ -172,11 +191,15 @@ def _content(record: JudgeRecord) -> tuple[object, ...]:
 def _check(found: Imported, config: ImportConfig) -> None:
     unread, total = found.rejects, len(found.records) + len(found.rejects)
     share = 1.0 if config.allow_missing else config.max_rejects
-    if found.records and len(unread) <= share * total:
+    empty = {s.file for s in found.sources if s.rejects and not s.records + s.repeats} if share < 1 else set[str]()
+    if found.records and not empty and len(unread) <= share * total:
         return
     if not unread:
         raise UserError(field="import.paths", value=", ".join(config.paths), why="there is no row in them",
                         fix="Check the files, and the strategy after @.")  # fmt: skip
+    if found.records and empty:  # a whole file that cannot be read is a mistake in naming it, however small its share
+        unread = [reject for reject in unread if reject.file in empty]
+        total = len(unread)
     reason, often = Counter(reject.reason for reject in unread).most_common(1)[0]
     first = next(reject for reject in unread if reject.reason == reason)
     example = f"{first.file}:{first.row}" + (f": {first.detail}" if first.detail else "")

@@ -92,7 +92,11 @@ def test_a_mix_is_imported_with_its_card_and_rejects(tmp_path: Path) -> None:
 
     card = open_artifact(store, commit.outputs["card"])
     (reject,) = [json.loads(line) for line in card.read("rejects.jsonl").splitlines()]
-    assert (reject["file"], reject["row"], reject["reason"]) == ("train_data.json", "5", "the picture cannot be read")
+    assert (reject["file"], reject["row"], reject["reason"]) == (
+        "HPD/train_data.json",
+        "5",
+        "the picture cannot be read",
+    )
     assert "random:50%" in card.read("DATASET_CARD.md").decode()
     assert data.meta["card"]["rejects"] == {"the picture cannot be read": 1}
     pages = {path.name for path in (home / "mlflow" / "artifacts").rglob("*") if path.is_file()}

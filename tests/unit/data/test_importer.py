@@ -112,6 +112,16 @@ def test_allow_missing_lets_any_number_go(tmp_path: Path) -> None:
     assert len(imported(file, allow_missing=True).records) == 2
 
 
+def test_a_file_of_which_nothing_can_be_read_is_an_error_however_small_its_share(tmp_path: Path) -> None:
+    files = [write(tmp_path / "good.jsonl", pairs(tmp_path, 9)), str(tmp_path / "bad.jsonl")]
+    write(
+        Path(files[1]), [{"task": "image_generation_pair", "prompt": "p", "choice": "1", "media": ["x.png", "y.png"]}]
+    )
+    with pytest.raises(UserError, match=r"1 of 1 records could not be read; .* no such file \(bad.jsonl:1"):
+        imported(*files)
+    assert len(imported(*files, max_rejects=1.0).records) == 9
+
+
 def test_frames_of_a_folder_are_one_clip_whatever_its_name(tmp_path: Path) -> None:
     for number in range(12):
         picture(tmp_path / "clips" / "v_1" / f"{number}.png", 10 * number)
@@ -169,6 +179,17 @@ def test_evalmuse_pairs_follow_their_scores(tmp_path: Path) -> None:
     for record in found.records:
         splits[record.prompt].add(record.split)
     assert sorted(map(sorted, splits.values())) == [["test"], ["train"]]
+
+
+def test_ids_are_unique_and_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    for folder, place in (("a", 0), ("b", 2)):
+        (tmp_path / folder).mkdir()
+        rows = [{**row, "id": "same"} for row in pairs(tmp_path / folder, 4)[place : place + 2]]
+        write(tmp_path / folder / "train_data.json", [*rows, {**rows[0], "id": "", "choice": "2"}])
+    found = imported(str(tmp_path / "a"), str(tmp_path / "b"))
+    assert [count.file for count in found.sources] == ["a/train_data.json", "b/train_data.json"]
+    assert len({record.id for record in found.records}) == len(found.records) == 6
+    assert [record.id for record in found.records][:3] == ["same", "same a/train_data.json:2", "a/train_data.json:3"]
 
 
 def test_a_layout_that_none_knows_is_told_with_its_columns(tmp_path: Path) -> None:
