@@ -206,7 +206,9 @@ def eval_(
 def import_(
     source: Annotated[
         list[str],
-        typer.Argument(metavar="SOURCE...", help="shapes; or tables, folders and mixes: [FORMAT=]PATH[@random:10%]"),
+        typer.Argument(
+            metavar="SOURCE...", help="shapes; or tables, folders, mixes: PATH, FORMAT=PATH, PATH@random:10%"
+        ),
     ],
     form: Annotated[
         str,
@@ -230,6 +232,30 @@ def render(file: Document, set_: Sets = None, as_json: Json = False) -> None:
     from unified_reward.cli.documents import render
 
     raise typer.Exit(render(file, set_ or [], as_json=as_json))
+
+
+@app.command()
+def plan(
+    file: Document,
+    gpus: Annotated[int, typer.Option(help="0 = the processes of each stage", min=0, max=65536)] = 0,
+    gpu_memory: Annotated[str, typer.Option(help="of one GPU")] = "80GiB",
+    gpu_tflops: Annotated[float, typer.Option(help="peak of one GPU in the stage's precision", min=0.001)] = 989.0,
+    mfu: Annotated[float, typer.Option(help="share of the peak that is reached", min=0.01, max=1.0)] = 0.35,
+    sample_tokens: Annotated[int, typer.Option(help="tokens of an average sample, all counted", min=1)] = 1500,
+    media_tokens: Annotated[int, typer.Option(help="of these, for pictures and frames", min=0)] = 900,
+    target_tokens: Annotated[int, typer.Option(help="of these, learned", min=1)] = 200,
+    set_: Sets = None,
+    as_json: Json = False,
+) -> None:
+    """What each training of a document needs, from configs alone: memory per GPU, steps, hours. 2 = does not fit."""
+    from unified_reward.cli.planning import plan
+    from unified_reward.planning.estimate import Sample
+
+    code = plan(
+        file, set_ or [], gpus=gpus, gpu_memory=gpu_memory, gpu_tflops=gpu_tflops, mfu=mfu,
+        sample=Sample(sample_tokens, media_tokens, target_tokens), as_json=as_json,
+    )  # fmt: skip
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -10,6 +10,7 @@ import pytest
 
 from unified_reward.data.examples import Example, File, Frames, Inline, RowError
 from unified_reward.data.formats import FORMATS, evalmuse, format_named, format_of
+from unified_reward.data.frames import pack_frames
 from unified_reward.errors import UserError
 from unified_reward.records import Choice, Task
 
@@ -179,6 +180,17 @@ def test_re_packs_in_all_their_shapes() -> None:
     assert (thought.choice, thought.rationale) == (Choice.FIRST, "The first one has a cat.")
     (lift,) = read("unifiedreward", images=FRAMES, conversations=talk(LIFT, "Good. There are no obvious problems."))
     assert (lift.score, lift.media) == (3.0, [Frames(tuple(FRAMES))])
+
+
+def test_frames_in_the_row_are_packed_into_two_clips() -> None:
+    frames = [{"bytes": bytes([n]), "path": f"{n}.png"} for n in range(6)]
+    (pair,) = read("unifiedreward", images=frames, conversations=talk(VG_PAIR, "Video 1 is better than Video 2."))
+    assert list(pair.media) == [
+        Inline(f"{start}.png and 2 more", pack_frames([bytes([n]) for n in range(start, start + 3)]))
+        for start in (0, 3)
+    ]
+    with pytest.raises(RowError, match="some media are paths"):
+        read("unifiedreward", images=[*frames[:5], "5.png"], conversations=talk(VG_PAIR, "Video 1 is better."))
 
 
 def test_llama_factory_in_all_its_shapes() -> None:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unified_reward.data.answers import read_choice, read_score
-from unified_reward.data.examples import Example, File, Frames, Medium, Row, RowError
+from unified_reward.data.examples import Example, File, Frames, Inline, Medium, Row, RowError
+from unified_reward.data.frames import pack_frames
 from unified_reward.data.prompts import Asked, read_prompt
 from unified_reward.records import Modality, Mode, Subject, Task
 
@@ -55,9 +56,16 @@ def pictures(row: Row) -> list[Any]:
 
 
 def one_clip(media: Sequence[Medium]) -> list[Medium]:
-    """Several pictures as the frames of one clip; anything else as it is."""
+    """Several pictures, by path or in the row, as the frames of one clip; anything else as it is."""
+    if len(media) < 2:
+        return list(media)
     paths = tuple(m.path for m in media if isinstance(m, File))
-    return [Frames(paths)] if len(media) > 1 and len(paths) == len(media) else list(media)
+    if len(paths) == len(media):
+        return [Frames(paths)]
+    inline = [m for m in media if isinstance(m, Inline)]
+    if len(inline) == len(media):
+        return [Inline(f"{inline[0].name} and {len(inline) - 1} more", pack_frames([m.data for m in inline]))]
+    raise RowError("some media are paths and some are not")
 
 
 def _scored(asked: Asked, task: Task, answer: str, items: Sequence[Medium], id: str) -> Example:
