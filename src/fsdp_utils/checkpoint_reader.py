@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 from collections.abc import Mapping
+from enum import EnumMeta
 from pathlib import Path
 from typing import IO, Any
 
@@ -76,6 +77,8 @@ class _MetadataUnpickler(pickle.Unpickler):
         super().__init__(stream)
 
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("builtins", "getattr"):  # how Python 3.11.0 to 3.11.3 write the member of an enum
+            return _enum_member
         if (module, name) in _OTHER_NAMES:
             return super().find_class(module, name)
         found = super().find_class(module, name) if module in (_TYPES_MODULE, "torch") else None
@@ -91,3 +94,9 @@ def _difference(path: Path, entry: Mapping[str, Any]) -> str:
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return "" if digest == entry["sha256"] else "has other bytes than were stored (SHA-256 differs)"
+
+
+def _enum_member(kind: Any, name: str) -> Any:
+    if isinstance(kind, EnumMeta) and kind.__module__ == _TYPES_MODULE and name in kind.__members__:
+        return kind[name]
+    raise CheckpointError(f"{METADATA} takes {name} of {kind!r}, which is no part of a checkpoint")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import pickle
@@ -13,7 +14,7 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 
 from fsdp_utils.checkpoint import Checkpointer
-from fsdp_utils.checkpoint_reader import CheckpointError
+from fsdp_utils.checkpoint_reader import CheckpointError, _MetadataUnpickler
 from fsdp_utils.context import DistContext
 from fsdp_utils.storage import LocalDirectory
 
@@ -194,3 +195,21 @@ def test_metadata_that_would_run_code_is_refused(context: DistContext, tmp_path:
     commit.write_text(json.dumps(document))
     with pytest.raises(CheckpointError, match=r"refers to builtins\.exec"):
         checkpoints.load(Net())
+
+
+def test_enum_members_are_read_as_older_pythons_write_them_and_nothing_else_is() -> None:
+    from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING
+
+    def written_as_getattr(owner: object, name: str) -> io.BytesIO:
+        class Written:
+            def __reduce__(self) -> tuple[object, ...]:
+                return getattr, (owner, name)
+
+        return io.BytesIO(pickle.dumps(Written()))
+
+    wanted = _MEM_FORMAT_ENCODING.TORCH_PRESERVE_FORMAT
+    assert _MetadataUnpickler(written_as_getattr(_MEM_FORMAT_ENCODING, wanted.name)).load() is wanted
+    with pytest.raises(CheckpointError, match="no part of a checkpoint"):
+        _MetadataUnpickler(written_as_getattr(_MEM_FORMAT_ENCODING, "mro")).load()
+    with pytest.raises(CheckpointError, match="no part of a checkpoint"):
+        _MetadataUnpickler(written_as_getattr(torch.Size, "__subclasses__")).load()
