@@ -42,8 +42,13 @@ def environments(processes: int, nodes: int) -> list[dict[str, str]]:
 
 
 def elastic_command(processes: int, words: list[str]) -> list[str]:
-    """torchrun around the ranks: the nodes' number and meeting point are in the variables that Kubeflow's operator sets."""
-    return [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), *words]
+    """torchrun around the ranks: the nodes' number and meeting point are in the variables that Kubeflow's operator sets.
+
+    words: `-m MODULE ...`. The -- keeps torchrun from reading the module's options as abbreviations of its own.
+    """
+    return [
+        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), words[0], "--", *words[1:]
+    ]  # fmt: skip
 
 
 def _resolvable(host: str) -> str:

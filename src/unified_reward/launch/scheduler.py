@@ -12,6 +12,7 @@ import getpass
 import re
 import secrets
 import sys
+import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -43,21 +44,25 @@ ATTEMPT_DIGITS = len("-a99")
 DRY_RUN_RETRY_SECONDS = 3.0
 STATUS_RETRY_SECONDS = 120.0  # an API server's restart must not end `torchx run --wait`
 _REPLICA = "\x00replica\x00"  # stands for the node's index until nothing is escaped any more
-TEXT, LIST, PAIRS = str, list[str], dict[str, str]
+TEXT, LIST, PAIRS = str, typing.List[str], typing.Dict[str, str]  # noqa: UP006  (TorchX compares with these)
 
 
 class Options(runopts):  # type: ignore[misc]  # TorchX is untyped here
     """TorchX ignores -cfg names it does not know, and shows a traceback for a bad number. Here both are one line."""
 
     def cfg_from_str(self, cfg_str: str) -> dict[str, Any]:
-        for part in _keys(cfg_str or ""):
-            self._known(part)
-        try:
-            values: dict[str, Any] = super().cfg_from_str(cfg_str)
-        except (ValueError, IndexError) as error:
-            raise UserError(field="-cfg", value=cfg_str, why=f"it cannot be read ({error})",
-                            fix="Write name=value,name2=value2; lists a;b, pairs key:value;key2:value2.") from None  # fmt: skip
-        return values
+        """`name=value,name2=a;b`. A piece that starts with no `name=` belongs to the option before it."""
+        texts: dict[str, list[str]] = {}
+        for piece in filter(None, re.split("[,;]", cfg_str or "")):
+            named = re.match(r"\s*(\w+)=(.*)", piece)
+            if named:
+                self._known(named[1])
+                texts[named[1]] = [named[2]]
+            elif texts:
+                texts[next(reversed(texts))].append(piece)
+            else:
+                raise UserError(field="-cfg", value=piece, why="it names no option", fix="Write name=value,name2=a;b.")
+        return {name: _value(name, self.get(name).opt_type, pieces) for name, pieces in texts.items()}
 
     def resolve(self, cfg: Mapping[str, Any]) -> dict[str, Any]:
         for name in cfg:
@@ -333,9 +338,20 @@ OPTIONS: tuple[tuple[str, Any, str], ...] = (
 RETRY_DEFAULTS = {"preempted": "20", "memory": "1", "crashed": "0"}
 
 
-def _keys(text: str) -> list[str]:
-    """The names of `a=1,b=2;3`, as TorchX takes them apart."""
-    return [part.strip() for part in re.findall(r"(?:^|[,;])\s*([^,;=]+)=", text)]
+def _value(name: str, kind: Any, pieces: list[str]) -> Any:
+    """An option's value of its type, from the text between commas and semicolons."""
+    if kind is LIST:
+        return [piece for piece in pieces if piece]
+    if kind is PAIRS:
+        pairs = [piece.partition(":") for piece in pieces if piece]
+        bare = next((key for key, colon, _ in pairs if not colon), None)
+        if bare is not None:
+            raise UserError(field=f"-cfg {name}", value=bare, why="it has no colon", fix="Write key:value;key2:value2.")
+        return {key: value for key, _, value in pairs}
+    text = ",".join(pieces)
+    if kind is int and not text.isdigit():
+        raise UserError(field=f"-cfg {name}", value=text, why="it is no whole number", fix="Write digits only.")
+    return kind(text)
 
 
 def _overridden(defaults: ClusterDefaults, given: Mapping[str, Any]) -> ClusterDefaults:
