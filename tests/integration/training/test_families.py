@@ -19,11 +19,14 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 from transformers import AutoModelForImageTextToText
 
+from unified_reward.config import TrainLoopConfig
 from unified_reward.models.batching import Encoded, collate
 from unified_reward.models.families import FAMILIES, family_of
 from unified_reward.models.tiny_families import tiny_family
 from unified_reward.models.tiny_vlm import tiny_tokenizer
 from unified_reward.models.vlm import Vlm, generate_text, load_vlm, save_vlm
+from unified_reward.planning.estimate import Sample, memory_per_gpu
+from unified_reward.planning.shape import config_of, shape_of
 from unified_reward.training.optim import BETAS
 from unified_reward.training.packing import Tree
 from unified_reward.training.sampler import ElasticSampler
@@ -132,6 +135,17 @@ def test_two_ranks_from_meta_train_as_plain_transformers(
     assert found["losses"] == pytest.approx(losses, abs=1e-4)
     assert found["norms"] == pytest.approx(norms, rel=1e-3)
     assert abs(losses[-1] - losses[0]) > 1e-3  # it moved, so that equal losses say something
+
+    # What a plan says each rank holds, against what each held.
+    config = TrainLoopConfig(
+        processes=2, global_batch=BATCH, optimizer="adamw", shard_units="blocks", micro_batch=1, trains=trains
+    )
+    shape = shape_of(config_of("", checkpoint), config)
+    planned = memory_per_gpu(shape, config, 2, Sample(tokens=100, media=10, targets=5))
+    assert [shape.parameters, shape.trainable] == found["held"][0]["parameters"]
+    for held in found["held"]:
+        assert held["weights"] == pytest.approx(planned.weights, rel=0.02)
+        assert held["optimizer"] == pytest.approx(planned.optimizer, rel=0.02)
 
     exported = AutoModelForImageTextToText.from_pretrained(tmp_path / "trained").eval()
     sample = WORKER["examples"](vlm.processor)[0]
