@@ -40,7 +40,7 @@ WORK, HOME = "/work", "/work/ur"
 
 @dataclass(frozen=True)
 class JobIdentity:
-    """Whose job this is. app: what one cancels and asks about, the same over all attempts. owner: an owner reference."""
+    """Whose job this is. namespace: "" = the one it is applied to. app: what one cancels and asks about, the same over all attempts. owner: an owner reference."""
 
     name: str
     namespace: str
@@ -67,7 +67,9 @@ def job_name(run: str, node: str, attempt: int) -> str:
 def pytorch_job(plan: JobPlan, place: Placement, who: JobIdentity) -> Manifest:
     """The manifest of one attempt."""
     labels = _labels(who)
-    metadata: Manifest = {"name": who.name, "namespace": who.namespace, "labels": dict(labels)}
+    metadata: Manifest = {"name": who.name, "labels": dict(labels)}
+    if who.namespace:
+        metadata["namespace"] = who.namespace
     if place.queue:
         metadata["labels"][QUEUE_LABEL] = place.queue
     if who.annotations:
