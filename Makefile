@@ -6,6 +6,16 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS := 1
 export GOMP_SPINCOUNT := 0
 
+# IMAGE_BUILD takes the arguments of `docker build`, IMAGE_LOAD the names of built images. docs/containers.md has examples.
+IMAGES ?= trainer operator mlflow postgres
+IMAGE_BUILD ?= docker build
+IMAGE_LOAD ?=
+REGISTRY ?= localhost
+TAG ?= dev
+TORCH ?= cpu
+REVISION := $(shell git describe --always --dirty 2>/dev/null)
+image_context = $(if $(filter postgres,$(1)),images/postgres,.)
+
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-seeds ablation ui test check unit integration format render lock images images-load clean
 
@@ -32,6 +42,7 @@ check: $(VENV)/.test ## format, lint, types, import layers, rendered files up to
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m unified_reward.launch.render_components --check
+	$(BIN)/python -m unified_reward.launch.render_jobs --check
 
 unit: $(VENV)/.test ## fast tests of logic
 	$(BIN)/python -m pytest tests/unit
@@ -39,28 +50,27 @@ unit: $(VENV)/.test ## fast tests of logic
 integration: $(VENV)/.test ## tests against real processes, MLflow and MinIO, and a short end-to-end run
 	$(BIN)/python -m pytest tests/integration
 
+# NAMESPACE, and the images' variables below, say where. IMAGES= (nothing) takes images that the cluster has already.
+NAMESPACE ?= unified-reward
+demo-cluster: $(VENV)/.runtime $(if $(IMAGES),images images-load) ## the demo on the cluster of your kubeconfig: images, helm install, kubectl apply
+	PATH=$(CURDIR)/$(BIN):$$PATH jobs/demo-cluster.sh $(NAMESPACE) $(REGISTRY) $(TAG)
+
+test-cluster: $(VENV)/.test $(if $(IMAGES),images images-load) ## tests on the cluster of your kubeconfig, in a namespace of their own
+	PATH=$(CURDIR)/$(BIN):$$PATH UR_CLUSTER_TESTS=1 UR_REGISTRY=$(REGISTRY) UR_TAG=$(TAG) $(BIN)/python -m pytest tests/e2e -p no:cacheprovider --timeout 1200
+
 format: $(VENV)/.test ## rewrite the code in the house style
 	$(BIN)/ruff format src tests benchmarks
 	$(BIN)/ruff check --fix src tests benchmarks
 
 render: $(VENV)/.test ## write again what is rendered from the config models
 	$(BIN)/python -m unified_reward.launch.render_components
+	$(BIN)/python -m unified_reward.launch.render_jobs
 
 lock: ## choose the newest versions that pyproject.toml allows and pin them
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
 	build/lock/bin/pip install -q . && build/lock/bin/pip freeze | sed -e '/unified-reward/d' -e "s/+cpu//" > requirements/runtime.txt
 	build/lock/bin/pip install -q '.[test]' && build/lock/bin/pip freeze | sed -e '/unified-reward/d' -e "s/+cpu//" > requirements/test.txt
-	build/lock/bin/pip install -q uv && UV="build/lock/bin/uv" requirements/images/lock.sh
-
-# IMAGE_BUILD takes the arguments of `docker build`, IMAGE_LOAD the names of built images. docs/containers.md has examples.
-IMAGES ?= trainer operator mlflow postgres
-IMAGE_BUILD ?= docker build
-IMAGE_LOAD ?=
-REGISTRY ?= localhost
-TAG ?= dev
-TORCH ?= cpu
-REVISION := $(shell git describe --always --dirty 2>/dev/null)
-image_context = $(if $(filter postgres,$(1)),images/postgres,.)
+	build/lock/bin/pip install -q uv && UV="$(CURDIR)/build/lock/bin/uv" requirements/images/lock.sh
 
 images: ## build ur-trainer, ur-operator, ur-mlflow, ur-postgres; see docs/containers.md for IMAGE_BUILD, REGISTRY, TAG, TORCH
 	@test "$(TAG)" != latest || { echo "TAG is latest: nodes would not notice a new image. Name a version: make images TAG=dev" >&2; exit 2; }
