@@ -227,11 +227,18 @@ def import_(
 
 
 @app.command()
-def render(file: Document, set_: Sets = None, as_json: Json = False) -> None:
+def render(
+    file: Document,
+    set_: Sets = None,
+    on: Annotated[str, typer.Option(metavar="local|cluster", help="cluster: as PyTorchJobs for kubectl")] = "local",
+    as_json: Json = False,
+) -> None:
     """The job of each stage of a document, without starting any."""
+    if on not in ("local", "cluster"):
+        raise UserError(field="--on", value=on, why="there is no such place", fix="Use local or cluster.")
     from unified_reward.cli.documents import render
 
-    raise typer.Exit(render(file, set_ or [], as_json=as_json))
+    raise typer.Exit(render(file, set_ or [], on=on, as_json=as_json))
 
 
 @app.command()

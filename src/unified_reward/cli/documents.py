@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from unified_reward.cli.console import print_json, say
-from unified_reward.config import AlignmentRun, Stage, load_document
+from unified_reward.config import AlignmentRun, ClusterDefaults, Stage, load_document, placement
 from unified_reward.config.graph import Node, build_graph
 from unified_reward.errors import UserError
 from unified_reward.home import Home
@@ -26,10 +26,11 @@ def schema() -> int:
     return 0
 
 
-def render(file: Path, overrides: Sequence[str], *, as_json: bool) -> int:
-    """The job of each stage, in order, with what it needs; nothing is started."""
+def render(file: Path, overrides: Sequence[str], *, on: str, as_json: bool) -> int:
+    """The job of each stage, in order, with what it needs; on a cluster, its PyTorchJob. Nothing is started."""
     document = load_document(file, overrides)
-    jobs = [_job(node, document.metadata.name) for node in build_graph(document).values()]
+    one = _job if on == "local" else _manifest
+    jobs = [one(node, document) for node in build_graph(document).values()]
     if as_json:
         print_json({"jobs": jobs})
     else:
@@ -69,12 +70,28 @@ def _of_argument(error: UserError) -> UserError:
     return UserError(field="SOURCE", value=error.value, why=error.why, fix=fix)
 
 
-def _job(node: Node, run: str) -> dict[str, Any]:
-    from unified_reward.launch.appdef import node_app
+def _job(node: Node, document: AlignmentRun) -> dict[str, Any]:
+    from unified_reward.launch.appdef import alone, node_app
     from unified_reward.launch.plan import job_plan
 
-    plan = asdict(job_plan(node_app(node, run)))
+    here = replace(node, config=alone(node.config))
+    plan = asdict(job_plan(node_app(here, document.metadata.name)))
     return {"stage": node.id, "needs": sorted(map(str, node.needs)), **plan, "command": list(plan["command"])}
+
+
+def _manifest(node: Node, document: AlignmentRun) -> dict[str, Any]:
+    """As the operator of an installation named `ur` with no changes would make it."""
+    from unified_reward.launch.appdef import node_app
+    from unified_reward.launch.plan import job_plan
+    from unified_reward.launch.pytorchjob import JobIdentity, defaults_for, job_name, pytorch_job
+
+    spec, run = document.spec, document.metadata.name
+    defaults = defaults_for(ClusterDefaults(), store=spec.store, tracking_uri=spec.tracking.uri)
+    name = job_name(run, node.id, 1)
+    identity = JobIdentity(
+        name=name, namespace=document.metadata.namespace, app=name, run=run, stage=node.stage.value, node=node.id
+    )
+    return pytorch_job(job_plan(node_app(node, run)), placement(defaults, spec.cluster), identity)
 
 
 def _field(text: str) -> tuple[str, Any]:

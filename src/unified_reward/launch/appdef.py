@@ -49,7 +49,7 @@ def component_app(stage_name: str, values: Mapping[str, Any], inputs: Sequence[s
     stage = Stage(stage_name)
     try:
         if values["spec"]:
-            return _app(stage, ["--spec", values["spec"]], _alone(_config_in(stage, values["spec"])))
+            return _app(stage, ["--spec", values["spec"]], alone(_config_in(stage, values["spec"])))
         fields = STAGE_CONFIGS[stage].model_fields
         given = {
             name: _listed(values[name]) if _is_list(info.annotation) else values[name] for name, info in fields.items()
@@ -102,7 +102,7 @@ def _memory_mb(config: StageConfig) -> int:
     return int(config.memory[:-2]) * {"Mi": 1, "Gi": 1024, "Ti": 1024 * 1024}[config.memory[-2:]]
 
 
-def _alone(config: StageConfig) -> StageConfig:
+def alone(config: StageConfig) -> StageConfig:
     """The config with all its processes on this machine: a StageSpec is run by a launcher that has no other."""
     return config.model_copy(update={"nodes": 1, "min_nodes": 0})
 
