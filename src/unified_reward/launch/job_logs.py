@@ -26,6 +26,7 @@ POLL_SECONDS = 1.0
 TAIL = 20  # lines by which a place in the archive is recognised
 OVERLAP_SECONDS = 2  # streams of one container may swap lines by as much
 GIVE_UP_SECONDS = 300.0
+NO_TIME = datetime.fromtimestamp(0, UTC)
 OpenStore = Callable[[], AbstractContextManager[ObjectStore]]
 
 
@@ -65,6 +66,8 @@ class Instance:
                 if not complete():
                     return
                 stamped += b"\n"
+            if parse_time(stamped.partition(b" ")[0]) == NO_TIME:  # the kubelet's own words, not the container's
+                continue
             if seen[stamped] > 0:
                 seen[stamped] -= 1
                 continue
@@ -225,7 +228,7 @@ def place_after(lines: list[bytes], tail: list[bytes], count: int) -> int:
 
 
 def parse_time(stamp: bytes) -> datetime:
-    """RFC 3339 with nanoseconds, cut to microseconds; the epoch for what is none."""
+    """RFC 3339 with nanoseconds, cut to microseconds; NO_TIME for what is none."""
     text = stamp.decode(errors="replace").replace("Z", "+00:00")
     head, dot, rest = text.partition(".")
     if dot:
@@ -234,7 +237,7 @@ def parse_time(stamp: bytes) -> datetime:
     try:
         return datetime.fromisoformat(text)
     except ValueError:
-        return datetime.fromtimestamp(0, UTC)
+        return NO_TIME
 
 
 def _rfc3339(when: datetime) -> str:

@@ -82,7 +82,9 @@ def pytorch_job(plan: JobPlan, place: Placement, who: JobIdentity) -> Manifest:
         "pytorchReplicaSpecs": {
             "Worker": {
                 "replicas": plan.nodes,
-                "restartPolicy": "OnFailure" if plan.min_nodes else "Never",
+                # ExitCode: of an elastic job, a node that was stopped or killed is started again (128 and above),
+                # one that failed is not; the entry tells them apart.
+                "restartPolicy": "ExitCode" if plan.min_nodes else "Never",
                 "template": {"metadata": _pod_metadata(labels, place), "spec": _pod(plan, place, who)},
             }
         },

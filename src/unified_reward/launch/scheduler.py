@@ -78,6 +78,22 @@ class Options(runopts):  # type: ignore[misc]  # TorchX is untyped here
             raise UserError(field="-cfg", value=name, why=f"{NAME} has no such option", fix=hint)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes what kubectl's reader takes for something else and PyYAML's does not: y, n, 1e3, 0o7."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
+        return True
+
+
+_AMBIGUOUS = re.compile(r"[yYnN]|[-+.]?[0-9][0-9a-fA-FxXoO_.:+-]*")
+_Dumper.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style="'" if _AMBIGUOUS.fullmatch(text) else None
+    ),
+)
+
+
 @dataclass
 class Request:
     """What is submitted, and the workspace that is uploaded before it."""
@@ -88,7 +104,7 @@ class Request:
     workspace: Workspace | None = None
 
     def __str__(self) -> str:
-        return str(yaml.safe_dump(self.manifest, sort_keys=False, width=1000))
+        return str(yaml.dump(self.manifest, Dumper=_Dumper, sort_keys=False, width=1000))
 
 
 class PyTorchJobScheduler(Scheduler):  # type: ignore[misc]
