@@ -103,12 +103,12 @@ def _page(one: Planned, sample: Sample) -> str:
     memory, config = one.estimate.memory, one.config
     parts = {name: getattr(memory, name) for name in ("weights", "gradients", "optimizer", "gathered", "activations")}
     lines = [
-        f"{one.stage}: {one.base}, {one.shape.parameters / 1e9:.2f} B parameters, {one.shape.trainable / 1e9:.2f} B trainable"
-        f" ({config.trains}), {config.precision}, {config.optimizer}, {one.cluster.gpus} GPUs",
+        f"{one.stage}: {one.base}, {_count(one.shape.parameters)} parameters, {_count(one.shape.trainable)} trainable"
+        f" ({config.trains}), {config.precision}, {config.optimizer}, {one.cluster.gpus} GPU{'s' * (one.cluster.gpus > 1)}",
         "  memory per GPU  " + "  ".join(f"{name} {_gib(size)}" for name, size in parts.items()),
         f"                  peak {_gib(memory.peak)} of {_gib(one.cluster.memory)}",
         f"  a step          {config.global_batch} samples x {sample.tokens} tokens ({sample.media} of media) ="
-        f" {one.estimate.tokens_per_step:,} tokens, {one.estimate.flops_per_step / 1e15:.2f} PFLOP",
+        f" {one.estimate.tokens_per_step:,} tokens, {one.estimate.flops_per_step / 1e15:.3g} PFLOP",
         f"  in all          {config.steps} steps, {duration(one.estimate.hours * 3600)} at"
         f" {one.cluster.flops / 1e12:g} TFLOP/s x {one.cluster.mfu:.0%} (assumed)",
     ]
@@ -119,3 +119,7 @@ def _page(one: Planned, sample: Sample) -> str:
 
 def _gib(size: int) -> str:
     return f"{size / 2**30:.1f} GiB" if size >= 2**27 else f"{size / 2**20:.1f} MiB"
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e9:.2f} B" if number >= 1e8 else f"{number / 1e6:.1f} M"

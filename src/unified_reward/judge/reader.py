@@ -15,9 +15,11 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
+from unified_reward.errors import UserError
 from unified_reward.judge.pack import Rationale
 from unified_reward.judge.tree import AnswerTree
 from unified_reward.models.batching import IMAGE, VIDEO, Encoded, collate
+from unified_reward.models.families import Qwen25
 from unified_reward.models.vlm import Vlm
 
 VISION_BATCH = 64  # pictures or clips through the vision tower at once
@@ -122,7 +124,11 @@ class Reader:
 
     @torch.inference_mode()
     def features(self, encoded: Sequence[Encoded], known: dict[int, Tensor]) -> None:
-        """Vision features of every medium in `encoded`, each once, into `known` by the identity of its patches."""
+        """Vision features of every medium in `encoded`, each once, into `known` by the identity of its patches.
+
+        Raises UserError for a family other than Qwen2.5-VL.
+        """
+        self._require_known_family()
         for kind in (IMAGE, VIDEO):
             new = {
                 id(patches): (patches, grid)
@@ -161,6 +167,13 @@ class Reader:
                 rows = rows.take(going)
             self._step(rows)
         return [out[i] for i in range(len(prompts))]
+
+    def _require_known_family(self) -> None:
+        # Qwen3-VL adds vision features inside its layers too, LLaVA-OneVision takes other pixels.
+        kind = self.vlm.processor.family.model_type
+        if kind != Qwen25.model_type:
+            raise UserError(field="judge", value=kind, why="only Qwen2.5-VL judges are read by their probabilities so far",
+                            fix="Read the verdict from what the judge says instead.")  # fmt: skip
 
     def _prompt(self, prompts: Sequence[Encoded], features: dict[int, Tensor], room: int) -> _Rows:
         """Read the prompts, padded on the left."""
