@@ -33,6 +33,9 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- else -}}
 {{- $tag := $image.tag -}}
 {{- if and (not $tag) $ours -}}{{- $tag = default $root.Chart.AppVersion $global.tag -}}{{- end -}}
+{{- if eq $tag "latest" -}}
+{{- fail (printf "the tag of image %s is latest, which names no version: set another in global.image.tag or in the image's own tag" $image.repository) -}}
+{{- end -}}
 {{- printf "%s:%s" $name (required (printf "image %s needs a tag or a digest" $image.repository) $tag) -}}
 {{- end -}}
 {{- end -}}

@@ -3,7 +3,7 @@
 {{- $name := printf "%s-mlflow" (include "ur.name" .) -}}
 {{- $namespace := .Release.Namespace -}}
 {{- $domain := .Values.global.clusterDomain -}}
-{{- $names := list $name (printf "%s.%s" $name $namespace) (printf "%s.%s.svc" $name $namespace) (printf "%s.%s.svc.%s" $name $namespace $domain) "localhost" "127.0.0.1" "[::1]" -}}
+{{- $names := list $name (printf "%s.%s" $name $namespace) (printf "%s.%s.svc" $name $namespace) (printf "%s.%s.svc.%s" $name $namespace $domain) "localhost" "127.0.0.1" -}}
 {{- $hosts := list -}}
 {{- range concat $names .Values.allowedHosts -}}
 {{- $hosts = append $hosts . -}}

@@ -1,0 +1,348 @@
+"""The chart as Helm renders it: good and bad values, and what holds for every object of it.
+
+Helm is taken from HELM_BIN or PATH, else the packed one beside the repository is unpacked; the tests are skipped, with
+the reason, where there is none. CI has one.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import lzma
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from unified_reward.config import ClusterDefaults, read_defaults
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "charts" / "unified-reward"
+PACKED = ROOT.parent / "shared" / "cluster" / "bin" / "helm.xz"
+FLAGS = ("--kube-version", "1.34.2", "--namespace", "ns")
+EXTERNAL = (
+    "global.objectStore.bundled=false", "global.objectStore.endpoint=https://s3.example.org:9443",
+    "global.objectStore.existingSecret=keys", "mlflow.artifacts.existingSecret=mlflow-keys",
+    "mlflow.database.bundled=false", "mlflow.database.existingSecret=database",
+)  # fmt: skip
+Manifest = dict[str, Any]
+Render = Callable[..., list[Manifest]]
+
+
+@pytest.fixture(scope="session")
+def helm(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """HELM_BIN, else the one on PATH, else the packed one beside the repository, else a skip."""
+    found = os.environ.get("HELM_BIN") or shutil.which("helm")
+    if found:
+        return found
+    if not PACKED.is_file():
+        pytest.skip("no Helm: put helm on PATH or set HELM_BIN")
+    binary = tmp_path_factory.mktemp("helm") / "helm"
+    with lzma.open(PACKED) as packed, binary.open("wb") as unpacked:
+        shutil.copyfileobj(packed, unpacked)
+    binary.chmod(0o755)
+    return str(binary)
+
+
+def _template(helm: str, sets: tuple[str, ...], release: str = "ur") -> subprocess.CompletedProcess[str]:
+    options = [part for text in sets for part in ("--set", text)]
+    command = [helm, "template", release, str(CHART), *FLAGS, *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture(scope="session")
+def render(helm: str) -> Render:
+    @functools.cache
+    def rendered(*sets: str) -> list[Manifest]:
+        done = _template(helm, sets)
+        assert done.returncode == 0, done.stderr
+        return [found for found in yaml.safe_load_all(done.stdout) if found]
+
+    return rendered
+
+
+def one(manifests: list[Manifest], kind: str, name: str) -> Manifest:
+    (found,) = [m for m in manifests if m["kind"] == kind and m["metadata"]["name"] == name]
+    return found
+
+
+def pods(manifests: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
+    """Name and pod spec of everything that starts pods."""
+    for manifest in manifests:
+        if manifest["kind"] == "Pod":
+            yield manifest["metadata"]["name"], manifest["spec"]
+        elif "template" in manifest.get("spec", {}):
+            yield manifest["metadata"]["name"], manifest["spec"]["template"]["spec"]
+
+
+def containers(spec: Manifest) -> list[Manifest]:
+    return [*spec.get("initContainers", []), *spec["containers"]]
+
+
+def defaults_of(manifests: list[Manifest]) -> ClusterDefaults:
+    return read_defaults(one(manifests, "ConfigMap", "ur-cluster")["data"]["cluster.yaml"])
+
+
+def test_the_linter_has_no_complaint(helm: str) -> None:
+    done = subprocess.run([helm, "lint", "--strict", CHART], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "sets", [("trainingOperator.install=true", "mlflow.replicas=3"), EXTERNAL], ids=["bundled", "external"]
+)
+def test_every_pod_passes_restricted_pod_security(render: Render, sets: tuple[str, ...]) -> None:
+    found = dict(pods(render(*sets)))
+    assert {"ur-operator", "ur-mlflow", "ur-test-store"} <= set(found)
+    for name, spec in found.items():
+        security = spec["securityContext"]
+        assert security["runAsNonRoot"] is True, name
+        assert security["runAsUser"] == 10001, name
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        assert spec["enableServiceLinks"] is False, name
+        for container in containers(spec):
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
+            }, name  # fmt: skip
+            assert {"cpu", "memory"} <= set(container["resources"]["requests"]), name
+            assert "memory" in container["resources"]["limits"], name
+            assert not container["image"].endswith(":latest"), name
+
+
+def test_only_those_who_talk_to_the_api_server_get_a_token(render: Render) -> None:
+    with_token = {
+        name for name, spec in pods(render("trainingOperator.install=true")) if spec["automountServiceAccountToken"]
+    }
+    assert with_token == {"ur-operator", "ur-training-operator", "ur-test-alignmentrun"}
+
+
+def test_every_server_is_probed(render: Render) -> None:
+    for manifest in render("trainingOperator.install=true"):
+        if manifest["kind"] in ("Deployment", "StatefulSet"):
+            for container in manifest["spec"]["template"]["spec"]["containers"]:
+                assert {"livenessProbe", "readinessProbe"} <= set(container), manifest["metadata"]["name"]
+
+
+def test_every_pod_lies_under_a_policy_of_both_directions(render: Render) -> None:
+    manifests = render("trainingOperator.install=true")
+    policies = [m["spec"] for m in manifests if m["kind"] == "NetworkPolicy"]
+    assert all(policy["policyTypes"] == ["Ingress", "Egress"] for policy in policies)
+    selected = [policy["podSelector"]["matchLabels"].items() for policy in policies]
+    for manifest in manifests:
+        if manifest["kind"] in ("Deployment", "StatefulSet", "Job", "Pod"):
+            template = manifest if manifest["kind"] == "Pod" else manifest["spec"]["template"]
+            labels = template["metadata"]["labels"].items()
+            assert any(wanted <= labels for wanted in selected), manifest["metadata"]["name"]
+
+
+def test_policies_can_be_left_out(render: Render) -> None:
+    assert not [m for m in render("global.networkPolicy.enabled=false") if m["kind"] == "NetworkPolicy"]
+
+
+def test_the_operator_may_do_what_it_does_and_no_more(render: Render) -> None:
+    rules = one(render(), "Role", "ur-operator")["rules"]
+    granted = {(group, resource, verb) for rule in rules for group in rule["apiGroups"]
+               for resource in rule["resources"] for verb in rule["verbs"]}  # fmt: skip
+    assert ("kubeflow.org", "pytorchjobs", "create") in granted
+    assert ("unifiedreward.dev", "alignmentruns/status", "patch") in granted
+    assert not [right for right in granted if "secrets" in right[1] or "exec" in right[1] or "*" in right]
+    assert not [
+        right for right in granted if right[1] == "alignmentruns" and right[2] in ("create", "delete", "update")
+    ]
+    assert not [m for m in render() if m["kind"] in ("ClusterRole", "ClusterRoleBinding")]
+
+
+def test_people_read_one_secret_by_its_name(render: Render) -> None:
+    (secrets,) = [rule for rule in one(render(), "Role", "ur-user")["rules"] if "secrets" in rule["resources"]]
+    assert secrets == {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["ur-store"], "verbs": ["get"]}
+
+
+def test_people_are_bound_when_named(render: Render) -> None:
+    binding = one(render("users.subjects[0].kind=Group", "users.subjects[0].name=ml-team"), "RoleBinding", "ur-user")
+    assert binding["subjects"] == [{"kind": "Group", "name": "ml-team"}]
+
+
+def test_runs_and_data_outlive_the_release(render: Render) -> None:
+    manifests = render("trainingOperator.install=true")
+    kept = {(m["kind"], m["metadata"]["name"]) for m in manifests
+            if m["metadata"].get("annotations", {}).get("helm.sh/resource-policy") == "keep"}  # fmt: skip
+    assert kept == {
+        ("CustomResourceDefinition", "alignmentruns.unifiedreward.dev"), ("CustomResourceDefinition", "pytorchjobs.kubeflow.org"),
+        ("Secret", "ur-minio-root"), ("Secret", "ur-store"), ("Secret", "ur-mlflow-store"), ("Secret", "ur-postgres"),
+    }  # fmt: skip
+    assert not [m for m in manifests if m["kind"] == "PersistentVolumeClaim"], "Helm would delete it with the release"
+
+
+def test_the_defaults_of_runs_are_those_of_the_config_model(render: Render) -> None:
+    found = defaults_of(render("global.image.tag=dev"))
+    assert found == ClusterDefaults(env={"AWS_REGION": "us-east-1"})
+    assert one(render(), "ConfigMap", "ur-cluster")["metadata"]["labels"]["unifiedreward.dev/cluster"] == "defaults"
+
+
+def test_what_runs_are_offered_comes_from_the_values(render: Render) -> None:
+    found = defaults_of(render(
+        "global.image.registry=registry.example.org/team", "cluster.image.tag=1.2", "global.imagePullSecrets={pull}",
+        "cluster.env.HF_ENDPOINT=https://hub.example.org", "cluster.queue=gpus", "cluster.allowedSecrets={hf-token}",
+        "cluster.tolerations[0].key=nvidia.com/gpu", "cluster.tolerations[0].operator=Exists", "cluster.nodeSelector.pool=gpu",
+    ))  # fmt: skip
+    assert found.image == "registry.example.org/team/ur-trainer:1.2"
+    assert found.image_pull_secrets == ["pull"]
+    assert found.env == {"AWS_REGION": "us-east-1", "HF_ENDPOINT": "https://hub.example.org"}
+    assert (found.queue, found.allowed_secrets, found.node_selector) == ("gpus", ["hf-token"], {"pool": "gpu"})
+    assert [(toleration.key, toleration.operator) for toleration in found.tolerations] == [("nvidia.com/gpu", "Exists")]
+
+
+def test_a_store_and_a_database_of_ones_own(render: Render) -> None:
+    manifests = render(*EXTERNAL)
+    assert not [m for m in manifests if m["kind"] in ("StatefulSet", "Secret", "Job")]
+    found = defaults_of(manifests)
+    assert (found.store_endpoint, found.store_service, found.store_secret) == (
+        "https://s3.example.org:9443",
+        "",
+        "keys",
+    )
+    (server,) = one(manifests, "Deployment", "ur-mlflow")["spec"]["template"]["spec"]["containers"]
+    assert server["envFrom"] == [{"secretRef": {"name": "mlflow-keys"}}]
+    uri = {"name": "MLFLOW_BACKEND_STORE_URI", "valueFrom": {"secretKeyRef": {"name": "database", "key": "uri"}}}
+    assert uri in server["env"]
+    ports = [rule["ports"] for rule in one(manifests, "NetworkPolicy", "ur-mlflow")["spec"]["egress"]]
+    assert [{"port": 9443}] in ports
+
+
+def test_the_cloud_s_own_endpoint_needs_none(render: Render) -> None:
+    manifests = render(*(text for text in EXTERNAL if "endpoint" not in text))
+    assert defaults_of(manifests).store_endpoint == ""
+    assert "MLFLOW_S3_ENDPOINT_URL" not in json.dumps(manifests)
+
+
+def test_existing_secrets_are_used_and_none_is_made(render: Render) -> None:
+    names = {
+        "global.objectStore.existingSecret": "my-keys", "minio.existingSecret": "my-root",
+        "mlflow.artifacts.existingSecret": "my-mlflow", "mlflow.database.existingSecret": "my-database",
+    }  # fmt: skip
+    manifests = render(*(f"{field}={name}" for field, name in names.items()))
+    assert not [m for m in manifests if m["kind"] == "Secret"]
+    text = json.dumps(manifests)
+    for name in names.values():
+        assert f'"{name}"' in text
+    assert not re.search(r'"ur-(store|minio-root|mlflow-store)"', text)
+
+
+def test_mlflow_knows_every_name_of_its_service_with_and_without_a_port(render: Render) -> None:
+    (server,) = one(render("mlflow.allowedHosts={ml.example.org}"), "Deployment", "ur-mlflow")["spec"]["template"][
+        "spec"
+    ]["containers"]
+    (hosts,) = [
+        argument.removeprefix("--allowed-hosts=").split(",")
+        for argument in server["args"]
+        if "allowed-hosts" in argument
+    ]
+    for name in (
+        "ur-mlflow",
+        "ur-mlflow.ns",
+        "ur-mlflow.ns.svc",
+        "ur-mlflow.ns.svc.cluster.local",
+        "localhost",
+        "ml.example.org",
+    ):
+        assert name in hosts
+        assert f"{name}:*" in hosts
+    assert {"name": "MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "value": "false"} in server["env"]
+
+
+def test_one_knob_for_registry_and_tag_and_a_digest_before_a_tag(render: Render) -> None:
+    digest = f"sha256:{'a' * 64}"
+    manifests = render(
+        "global.image.registry=registry.example.org/team", "global.image.tag=1.2", f"operator.image.digest={digest}",
+        "mlflow.image.registry=other.example.org", "trainingOperator.install=true",
+    )  # fmt: skip
+    images = {container["image"] for _, spec in pods(manifests) for container in containers(spec)}
+    assert images == {
+        f"registry.example.org/team/ur-operator@{digest}", "other.example.org/ur-mlflow:1.2",
+        "registry.example.org/team/ur-postgres:1.2", "registry.example.org/team/minio:RELEASE.2026-02-12",
+        "ghcr.io/kubeflow/training-v1/training-operator:v1-93c5489",
+    }  # fmt: skip
+
+
+def test_a_disruption_budget_only_where_another_replica_remains(render: Render) -> None:
+    assert not [m for m in render() if m["kind"] == "PodDisruptionBudget"]
+    assert one(render("mlflow.replicas=3"), "PodDisruptionBudget", "ur-mlflow")["spec"]["maxUnavailable"] == 1
+
+
+def test_one_operator_at_a_time(render: Render) -> None:
+    spec = one(render(), "Deployment", "ur-operator")["spec"]
+    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+
+
+def test_the_training_operator_s_certificate_is_not_wiped_by_an_upgrade(render: Render) -> None:
+    manifests = render("trainingOperator.install=true")
+    secret = one(manifests, "Secret", "ur-training-operator-webhook-cert")
+    assert not {"data", "stringData"} & set(secret)
+    bindings = [m for m in manifests if m["kind"] == "ClusterRole"]
+    assert not [rule for role in bindings for rule in role["rules"] if "secrets" in rule["resources"]]
+
+
+def test_the_resource_of_runs_stays_below_what_helm_and_kubectl_hold(render: Render) -> None:
+    crd = one(render(), "CustomResourceDefinition", "alignmentruns.unifiedreward.dev")
+    assert len(json.dumps(crd)) < 200_000
+    assert crd["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "Helm"
+
+
+def test_the_document_of_helm_test_is_valid(helm: str) -> None:
+    from unified_reward.config import AlignmentRun
+
+    assert helm
+    AlignmentRun.model_validate(json.loads((CHART / "files" / "tests" / "alignmentrun.json").read_text()))
+
+
+BAD = [
+    ("global.image.tag=latest", "global.image.tag"),
+    ("global.image.registry=https://registry.example.org", "/global/image/registry"),
+    ("global.image.pullPolicy=Sometimes", "/global/image/pullPolicy"),
+    ("global.imagePullSecrets={Not A Name}", "/global/imagePullSecrets/0"),
+    ("global.objectStore.bucket=Upper_Case", "/global/objectStore/bucket"),
+    ("global.objectStore.bundled=false", "/global/objectStore/existingSecret"),
+    ("global.objectStore.endpoint=http://s3.example.org", "/global/objectStore/endpoint"),
+    ("global.networkPolicy.apiServerPorts={70000}", "/global/networkPolicy/apiServerPorts/0"),
+    ("cluster.gpuResource=gpu", "/cluster/gpuResource"),
+    ("cluster.ttlSecondsAfterFinished=-1", "/cluster/ttlSecondsAfterFinished"),
+    ("cluster.trackingUri=http://user:secret@mlflow", "/cluster/trackingUri"),
+    ("cluster.env.ONE=1", "/cluster/env/ONE"),
+    ("cluster.tolerations[0].efect=NoSchedule", "efect"),
+    ("minio.image.digest=sha256:short", "/minio/image/digest"),
+    ("minio.persistence.size=ten", "/minio/persistence/size"),
+    ("minio.staleUploads=1day", "/minio/staleUploads"),
+    ("minio.resources.limits.memory=1Gb", "/minio/resources/limits/memory"),
+    ("mlflow.replicas=0", "/mlflow/replicas"),
+    ("mlflow.replica=2", "replica"),
+    ("mlflow.allowedHosts={https://ml.example.org}", "/mlflow/allowedHosts/0"),
+    ("mlflow.database.bundled=false", "/mlflow/database/existingSecret"),
+    ("operator.image.repository=UR", "/operator/image/repository"),
+    ("operator.command=python", "/operator/command"),
+    ("operator.replicas=2", "replicas"),
+    ("trainingOperator.initImage=busybox", "/trainingOperator/initImage"),
+    ("trainingOperator.install=true,trainingOperator.initImage=busybox:latest", "trainingOperator.initImage"),
+    ("trainingoperator.install=true", "trainingoperator"),
+    ("mlflow.enabled=false", "cluster.trackingUri"),
+    ("mlflow.artifacts.bucket=unified-reward", "mlflow.artifacts.bucket"),
+]
+
+
+@pytest.mark.parametrize(("mistake", "named"), BAD, ids=[mistake for mistake, _ in BAD])
+def test_a_mistake_is_refused_by_the_field_s_name(helm: str, mistake: str, named: str) -> None:
+    done = _template(helm, (mistake,))
+    assert done.returncode != 0
+    where = named if "." in named or "/" not in named else f"at '{named}'"
+    assert where in done.stderr, done.stderr
+
+
+def test_a_release_s_name_that_is_too_long_for_its_objects(helm: str) -> None:
+    done = _template(helm, (), release="a-release-with-a-name-of-more-than-thirty")
+    assert done.returncode != 0
+    assert "Choose one of at most 30" in done.stderr
