@@ -32,7 +32,11 @@ def qwen() -> Shape:
 @pytest.mark.parametrize(
     ("name", "billions"),
     # "Model size" that huggingface.co shows for each checkpoint, from the tensors in its files.
-    [("Qwen2.5-VL-7B-Instruct", 8.29), ("Qwen3-VL-8B-Instruct", 8.77), ("llava-hf/llava-onevision-qwen2-7b-ov-hf", 8.03)],
+    [
+        ("Qwen2.5-VL-7B-Instruct", 8.29),
+        ("Qwen3-VL-8B-Instruct", 8.77),
+        ("llava-hf/llava-onevision-qwen2-7b-ov-hf", 8.03),
+    ],
 )
 def test_released_models_have_their_published_size(name: str, billions: float) -> None:
     assert shape_of(config_of(name, None), settings()).parameters / 1e9 == pytest.approx(billions, abs=0.006)
