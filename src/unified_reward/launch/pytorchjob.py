@@ -206,6 +206,8 @@ def _environment(plan: JobPlan, place: Placement, who: JobIdentity) -> list[Mani
         "UR_TERMINATION_FILE": "/dev/termination-log",
         **({"UR_WORKSPACE": place.spec.workspace} if place.spec.workspace else {}),
         "UR_MASTER": f"{who.name}-worker-0:{PORT}",
+        # torchrun 2.13 says the shared store's address in a job's first round only: a node that came later would wait for it.
+        **({"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"} if plan.min_nodes else {}),
     }
     index = {"name": "UR_NODE_RANK", "valueFrom": {"fieldRef": {"fieldPath": f"metadata.labels['{INDEX_LABEL}']"}}}
     return [index, *({"name": name, "value": _literal(value)} for name, value in values.items())]
