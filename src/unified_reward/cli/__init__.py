@@ -145,6 +145,42 @@ def judge(
 
 
 @app.command()
+def serve(
+    model: Annotated[str, typer.Option(help="name of a run, or directory of a Hugging Face checkpoint")] = "shapes",
+    host: Annotated[str, typer.Option(help="0.0.0.0 = reachable from outside")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 = any that is free", min=0, max=65535)] = 8000,
+    name: Annotated[str, typer.Option(help="of the model, to clients; default: of the run", show_default=False)] = "",
+    template: Annotated[str, typer.Option(help="template pack; default: the judge's own", show_default=False)] = "",
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
+    batch: Annotated[int, typer.Option(help="items judged at once", min=1)] = 128,
+    queue: Annotated[int, typer.Option(help="items that may wait; beyond them clients get 429", min=1)] = 2048,
+    gather_ms: Annotated[float, typer.Option(help="how long an idle server waits for company", min=0)] = 5.0,
+    fetch: Annotated[
+        list[str] | None, typer.Option(metavar="PREFIX", help="media addresses that may be fetched; default none")
+    ] = None,
+    max_pixels: Annotated[int, typer.Option(help="of a picture or frame, before scaling down", min=1)] = 16_000_000,
+    home: Home = "",
+) -> None:
+    """Serve a judge over HTTP: /v1/score, /v1/compare, /v1/chat/completions; see /docs. Token: $UR_SERVE_TOKEN."""
+    from unified_reward.cli.serving import serve_judge
+    from unified_reward.serving.server import ServeOptions
+
+    options = ServeOptions(
+        name,
+        host,
+        port,
+        template,
+        device,
+        batch,
+        queue,
+        gather_ms / 1000,
+        fetch=tuple(fetch or ()),
+        max_pixels=max_pixels,
+    )
+    raise typer.Exit(serve_judge(model, home, options))
+
+
+@app.command()
 def pack(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON: names of published prompts -> their texts")],
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="where the packs are written")],
