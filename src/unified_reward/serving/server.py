@@ -59,6 +59,7 @@ def serve(directory: Path, options: ServeOptions) -> None:
     app = make_app(make_service(directory, options))
     config = uvicorn.Config(app, log_level="info", access_log=False, timeout_graceful_shutdown=None)
     server = uvicorn.Server(config)
+    listening.listen(config.backlog)  # from here on clients that connect are kept until they are answered
     print(f"listening on http://{options.host}:{listening.getsockname()[1]}", flush=True)
     server.run(sockets=[listening])
 
