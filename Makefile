@@ -17,7 +17,7 @@ REVISION := $(shell git describe --always --dirty 2>/dev/null)
 image_context = $(if $(filter postgres,$(1)),images/postgres,.)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-seeds ablation ui test check unit integration format render lock images images-load clean
+.PHONY: help demo demo-seeds ablation ui test check unit integration chart format render lock images images-load clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
