@@ -25,6 +25,11 @@ Json = Annotated[bool, typer.Option("--json", help="one JSON object on standard 
 Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="change a field: spec.rewardTrain.steps=50")
 ]
+On = Annotated[str, typer.Option(metavar="local|cluster", help="where the stages run")]
+Namespace = Annotated[
+    str,
+    typer.Option("--namespace", "-n", help="cluster: default $UR_NAMESPACE, else the kubeconfig's", show_default=False),
+]
 Document = Annotated[Path, typer.Argument(metavar="FILE", help="an AlignmentRun as YAML", show_default=False)]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="metadata.name of the run's document", show_default=False)]
 AnyName = Annotated[str, typer.Argument(metavar="[NAME]", help="of one run; default all", show_default=False)]
@@ -33,24 +38,33 @@ AnyName = Annotated[str, typer.Argument(metavar="[NAME]", help="of one run; defa
 @app.command()
 def run(
     file: Document,
-    on: Annotated[str, typer.Option(metavar="local", help="where the stages run")] = "local",
+    on: On = "local",
     home: Home = "",
     set_: Sets = None,
     seed: Annotated[int | None, typer.Option(help="spec.seed", show_default=False)] = None,
+    namespace: Namespace = "",
     as_json: Json = False,
 ) -> None:
     """Run a document to its end. Run again, it goes on where it was, or does nothing and says why."""
-    if on != "local":
-        raise UserError(field="--on", value=on, why="this version runs on this machine only", fix="Use --on local.")
+    overrides = [*(set_ or []), *([f"spec.seed={seed}"] if seed is not None else [])]
+    if _on_cluster(on):
+        from unified_reward.cli import cluster
+
+        raise typer.Exit(cluster.run(file, overrides, namespace, as_json=as_json))
     from unified_reward.cli.running import run
 
-    overrides = [*(set_ or []), *([f"spec.seed={seed}"] if seed is not None else [])]
     raise typer.Exit(run(file, overrides, home, as_json=as_json))
 
 
 @app.command()
-def status(name: AnyName = "", home: Home = "", as_json: Json = False) -> None:
+def status(
+    name: AnyName = "", on: On = "local", home: Home = "", namespace: Namespace = "", as_json: Json = False
+) -> None:
     """What the stages of a run are doing, and why."""
+    if _on_cluster(on):
+        from unified_reward.cli import cluster
+
+        raise typer.Exit(cluster.status(name, namespace, as_json=as_json))
     from unified_reward.cli.runs import status
 
     raise typer.Exit(status(name, home, as_json=as_json))
@@ -61,25 +75,39 @@ def logs(
     name: Name,
     stage: Annotated[str, typer.Argument(metavar="[STAGE]", help="score, or score/vlm; default all")] = "",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="go on as lines come")] = False,
+    on: On = "local",
     home: Home = "",
+    namespace: Namespace = "",
 ) -> None:
     """What the stages of a run have written."""
+    if _on_cluster(on):
+        from unified_reward.cli import cluster
+
+        raise typer.Exit(cluster.logs(name, stage, namespace, follow=follow))
     from unified_reward.cli.runs import logs
 
     raise typer.Exit(logs(name, stage, home, follow=follow))
 
 
 @app.command()
-def cancel(name: Name, home: Home = "") -> None:
-    """Stop a run. Its stages save first; `run` goes on from there."""
+def cancel(name: Name, on: On = "local", home: Home = "", namespace: Namespace = "") -> None:
+    """Stop a run. Its stages save first; `run` goes on from there (on a cluster: under another name, or deleted first)."""
+    if _on_cluster(on):
+        from unified_reward.cli import cluster
+
+        raise typer.Exit(cluster.cancel(name, namespace))
     from unified_reward.cli.runs import cancel
 
     raise typer.Exit(cancel(name, home))
 
 
 @app.command()
-def summary(name: Name, home: Home = "", as_json: Json = False) -> None:
+def summary(name: Name, on: On = "local", home: Home = "", namespace: Namespace = "", as_json: Json = False) -> None:
     """What came out of a run: judge, policies, cost, stages."""
+    if _on_cluster(on):
+        from unified_reward.cli import cluster
+
+        raise typer.Exit(cluster.summary(name, namespace, as_json=as_json))
     from unified_reward.cli.runs import summary
 
     raise typer.Exit(summary(name, home, as_json=as_json))
@@ -307,6 +335,14 @@ def schema() -> None:
     from unified_reward.cli.documents import schema
 
     raise typer.Exit(schema())
+
+
+def _on_cluster(on: str) -> bool:
+    if on not in ("local", "cluster"):
+        raise UserError(
+            field="--on", value=on, why="it is neither local nor cluster", fix="Use --on local or --on cluster."
+        )
+    return on == "cluster"
 
 
 def main() -> None:

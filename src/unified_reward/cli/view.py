@@ -104,8 +104,8 @@ def state_word(stage: StageStatus) -> str:
 
 def progress_of(stage: StageStatus) -> str:
     """`120/200 steps, 40 s left`, "" when the stage has said nothing or does not run."""
-    if stage.state is not State.RUNNING or not stage.log:
-        return ""
+    if stage.state is not State.RUNNING or stage.progress or not stage.log:
+        return stage.progress if stage.state is State.RUNNING else ""
     found = progress.read(Path(stage.log) / "progress.json")
     if found is None:
         return "starting"

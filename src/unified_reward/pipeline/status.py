@@ -24,6 +24,7 @@ class StageStatus:
     failures: causes of attempts that ended without a result. log: directory of the last attempt's files.
     needs: nodes whose outputs it reads.
     identity: what the key was made of, to say later what changed.
+    progress: how far it is, as a job elsewhere told it; on this machine that is in a file beside the log.
     """
 
     stage: str
@@ -41,6 +42,7 @@ class StageStatus:
     log: str = ""
     needs: list[str] = field(default_factory=list)
     identity: dict[str, Any] = field(default_factory=dict)
+    progress: str = ""
 
 
 @dataclass
