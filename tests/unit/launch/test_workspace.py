@@ -1,0 +1,84 @@
+"""Edits on their way to a job: the same files give the same tar, nothing of data or secrets that Git does not see."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from unified_reward.errors import UserError
+from unified_reward.launch import overlay, workspace
+from unified_reward.launch.workspace import pack
+from unified_reward.store import open_store
+
+
+def _tree(root: Path) -> Path:
+    (root / "src/pkg").mkdir(parents=True)
+    (root / "src/pkg/a.py").write_text("VALUE = 1\n")
+    (root / "run.sh").write_text("#!/bin/sh\n")
+    (root / "run.sh").chmod(0o755)
+    (root / "__pycache__").mkdir()
+    (root / "__pycache__/a.pyc").write_bytes(b"x")
+    return root
+
+
+def _names(packed: bytes) -> dict[str, int]:
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        return {member.name: member.mode for member in archive.getmembers()}
+
+
+def test_the_same_files_have_the_same_digest_wherever_and_whenever(tmp_path: Path) -> None:
+    one, two = pack(_tree(tmp_path / "a")), pack(_tree(tmp_path / "b"))
+    assert one == two
+    assert _names(one.packed) == {"run.sh": 0o755, "src/pkg/a.py": 0o644}
+    (tmp_path / "b/src/pkg/a.py").write_text("VALUE = 2\n")
+    assert pack(tmp_path / "b").digest != one.digest
+
+
+def test_of_a_repository_what_git_would_commit_is_taken_as_it_is_now(tmp_path: Path) -> None:
+    root = _tree(tmp_path)
+    for words in (["init", "-q"], ["add", "run.sh"]):
+        subprocess.run(["git", *words], cwd=root, check=True)
+    (root / ".gitignore").write_text("secret.txt\n__pycache__/\n")
+    (root / "secret.txt").write_text("password")
+    assert set(_names(pack(root).packed)) == {".gitignore", "run.sh", "src/pkg/a.py"}
+    (root / "run.sh").unlink()
+    assert "run.sh" not in _names(pack(root).packed)
+
+
+def test_too_much_is_refused_with_the_largest_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workspace, "LONGEST_BYTES", 1000)
+    (tmp_path / "data.bin").write_bytes(
+        bytes(range(256)) * 20
+    )  # 5,120 bytes that do not shrink much are under eightfold
+    (tmp_path / "noise.bin").write_bytes(__import__("random").Random(0).randbytes(2000))
+    with pytest.raises(UserError, match=r"64 MiB may ride along.*data\.bin"):
+        pack(tmp_path)
+    (tmp_path / "more.bin").write_bytes(bytes(9000))
+    with pytest.raises(UserError, match=r"more\.bin"):
+        pack(tmp_path)
+
+
+def test_a_workspace_arrives_first_on_the_path(tmp_path: Path) -> None:
+    packed = pack(_tree(tmp_path / "a"))
+    store = open_store((tmp_path / "store").as_uri())
+    store.put(overlay.workspace_key(packed.digest), packed.packed)
+    path = overlay.apply(packed.digest, (tmp_path / "store").as_uri(), tmp_path / "out")
+    assert path == f"{tmp_path / 'out/src'}:{tmp_path / 'out'}"
+    assert (tmp_path / "out/src/pkg/a.py").read_text() == "VALUE = 1\n"
+
+
+@pytest.mark.parametrize("name", ["../evil", "/etc/evil"])
+def test_a_tar_that_leaves_its_directory_is_refused(tmp_path: Path, name: str) -> None:
+    import hashlib
+
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        archive.addfile(tarfile.TarInfo(name))
+    digest = hashlib.sha256(buffer.getvalue()).hexdigest()
+    open_store((tmp_path / "store").as_uri()).put(overlay.workspace_key(digest), buffer.getvalue())
+    with pytest.raises(UserError, match="no file below it"):
+        overlay.apply(digest, (tmp_path / "store").as_uri(), tmp_path / "out")
