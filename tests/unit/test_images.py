@@ -33,7 +33,7 @@ def _versions(path: Path) -> dict[str, str]:
 
 def test_locks_are_found() -> None:
     assert [path.stem for path in LOCKS] == ["mlflow", "operator", "torch-cpu", "torch-cuda", "trainer"]
-    assert [path.parent.name for path in DOCKERFILES] == ["mlflow", "operator", "postgres", "trainer"]
+    assert [path.parent.name for path in DOCKERFILES] == ["minio", "mlflow", "operator", "postgres", "trainer"]
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.stem)
