@@ -60,8 +60,8 @@ def run(file: Path, overrides: Sequence[str], namespace: str, *, as_json: bool) 
             for resource in _changes(cluster, path, applied):
                 show(as_run_status(resource))
     except KeyboardInterrupt:
-        say(f"\nIt goes on without you. Come back: {_command('status', name)}")
-        say(f"  its log: {_command('logs', name, '-f')}; end it: {_command('cancel', name)}")
+        say(f"\nIt goes on without you. Come back: {_command(cluster, 'status', name)}")
+        say(f"  its log: {_command(cluster, 'logs', name, '-f')}; end it: {_command(cluster, 'cancel', name)}")
         return EXIT_CANCELLED
     return _tell_end(cluster, resource, as_json=as_json)
 
@@ -72,6 +72,7 @@ def status(name: str, namespace: str, *, as_json: bool) -> int:
         return _all_runs(cluster, as_json=as_json)
     resource = _found(cluster, name)
     if as_json:
+        resource["metadata"].pop("managedFields", None)
         print_json(resource)
         return 0
     found = status_of(resource)
@@ -152,7 +153,7 @@ def as_run_status(resource: Resource) -> RunStatus:
         stages[node] = StageStatus(
             stage=spec.stage.value, policy=spec.policy.name if spec.policy else "", state=record.state, reused=record.reused,
             key=record.key, attempt=record.attempt, started=_seconds(record.started or record.launched),
-            ended=_seconds(record.ended), seconds=record.seconds, why=_why(record),
+            ended=_seconds(record.ended), seconds=record.seconds, why=_why(record) or _waits(record),
             error=record.message or (record.last_failure.message if record.last_failure else ""),
             failures=[Cause(cause) for cause, count in record.failures.items() for _ in range(count)],
             needs=list(spec.needs), progress=told,
@@ -203,7 +204,7 @@ def _tell_end(cluster: Kube, resource: Resource, *, as_json: bool) -> int:
         if record.state is State.FAILED:
             failure = record.last_failure
             say(f"error: {record.name}: {(failure.message if failure else '') or record.message}")
-            say(f"  its log: {_command('logs', name, record.name)}")
+            say(f"  its log: {_command(cluster, 'logs', name, record.name)}")
     if found.phase is Phase.SUCCEEDED:
         if found.tracking and found.tracking.url:
             say(f"MLflow: {found.tracking.url}")
@@ -242,7 +243,9 @@ def _all_runs(cluster: Kube, *, as_json: bool) -> int:
         found = status_of(run)
         output().print(f"{name}: {found.phase.value}{_because(found)}", markup=False, soft_wrap=True)
     if not runs and not as_json:
-        say(f"No runs in namespace {cluster.namespace}. Start one: {_command('run', 'jobs/examples/shapes.yaml')}")
+        say(
+            f"No runs in namespace {cluster.namespace}. Start one: {_command(cluster, 'run', 'jobs/examples/shapes.yaml')}"
+        )
     return 0
 
 
@@ -362,6 +365,10 @@ def _why(record: StageRecord) -> str:
     return record.message or record.reason
 
 
+def _waits(record: StageRecord) -> str:
+    return "waits for the operator" if record.state is State.WAITING else ""
+
+
 def _because(found: ResourceStatus) -> str:
     said = ": ".join(filter(None, (found.reason, found.message)))
     return f" ({said})" if said else ""
@@ -371,5 +378,6 @@ def _seconds(text: str) -> float:
     return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() if text else 0.0
 
 
-def _command(*words: str) -> str:
-    return command(*words, "--on", "cluster")
+def _command(cluster: Kube, *words: str) -> str:
+    """That finds the run again also when the kubeconfig's context has another namespace by then."""
+    return command(*words, "--on", "cluster", "-n", cluster.namespace)

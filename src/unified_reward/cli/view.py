@@ -131,4 +131,4 @@ def reason(stage: StageStatus, stages: dict[str, StageStatus]) -> str:
     failed = [need for need in open_needs if stages[need].state is State.FAILED]
     if failed:
         return f"needs {failed[0]}, which failed"
-    return f"after {', '.join(open_needs)}" if open_needs else "waits for a free core"
+    return f"after {', '.join(open_needs)}" if open_needs else stage.why or "waits for a free core"
