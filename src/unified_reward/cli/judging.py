@@ -24,6 +24,7 @@ from unified_reward.stages.context import read_commit
 from unified_reward.store import open_artifact, open_store
 
 PROBABILITIES = "probabilities"
+DEFAULT_MODEL = "shapes"  # the demo's run; with --server: the only model it has
 SERVER_KEY = "UR_SERVER_KEY"  # environment: the API key of --server
 UNDECIDED = {"tie": "neither is better", "unparsed": "unreadable"}
 
@@ -37,7 +38,8 @@ def judge(
     media = asked.pixels.__getitem__
     if server:
         say(f"Asking {server} ...")
-        engine = OpenAiEngine(server, api_key=os.environ.get(SERVER_KEY, ""))
+        name = "" if model == DEFAULT_MODEL else model
+        engine = OpenAiEngine(server, model=name, api_key=os.environ.get(SERVER_KEY, ""))
         verdicts: Verdicts = SpokenJudge(engine, load_pack(template or "default"), media, way)
     else:
         directory = judge_directory(model, Home.at(home))
