@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -14,6 +15,8 @@ ROOT = Path(__file__).parents[2]
 LOCKS = sorted((ROOT / "requirements/images").glob("*.txt"))
 DOCKERFILES = sorted((ROOT / "images").glob("*/Dockerfile"))
 NOT_IN_STAGES = {"cli", "launch"}  # of launch, only what process 1 of a pod imports runs in the trainer
+NOT_IN_TRAINER = {"minio_setup.py"}  # runs in the operator's image
+IN_OPERATOR = ("config", "pipeline.decide", "launch.plan", "launch.pytorchjob", "launch.appdef", "store.minio_setup")
 LAUNCH_IN_PODS = {"entry.py", "ending.py", "log_archive.py", "overlay.py", "rendezvous.py"}
 
 
@@ -68,6 +71,19 @@ def test_operator_has_no_heavy_library() -> None:
     assert not heavy & _versions(ROOT / "requirements/images/operator.txt").keys()
 
 
+@pytest.mark.parametrize("module", IN_OPERATOR)
+def test_operator_has_what_its_modules_import(module: str) -> None:
+    locked = _versions(ROOT / "requirements/images/operator.txt").keys()
+    absent = [
+        name
+        for name, owners in packages_distributions().items()
+        if not name.startswith("_") and name != "unified_reward" and not {_name(owner) for owner in owners} & locked
+    ]
+    code = f"import sys; sys.modules.update(dict.fromkeys({absent!r})); import unified_reward.{module}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-400:]
+
+
 def test_trainer_has_whatever_a_stage_imports() -> None:
     locked = _versions(ROOT / "requirements/images/trainer.txt") | _versions(ROOT / "requirements/images/torch-cpu.txt")
     of_module = packages_distributions()
@@ -83,6 +99,7 @@ def test_trainer_has_whatever_a_stage_imports() -> None:
 def _stage_sources() -> list[Path]:
     package = ROOT / "src/unified_reward"
     sources = [path for path in package.rglob("*.py") if path.relative_to(package).parts[0] not in NOT_IN_STAGES]
+    sources = [path for path in sources if path.name not in NOT_IN_TRAINER]
     sources += [package / "launch" / name for name in LAUNCH_IN_PODS if (package / "launch" / name).exists()]
     return sources + list((ROOT / "src/fsdp_utils").rglob("*.py"))
 
