@@ -37,12 +37,13 @@ ui: $(VENV)/.runtime ## the MLflow pages of all runs on this machine
 test: check unit integration ## everything that must pass
 
 check: $(VENV)/.test ## format, lint, types, import layers, rendered files up to date
-	$(BIN)/ruff format --check src tests benchmarks
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src operators tests benchmarks
+	$(BIN)/ruff check src operators tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m unified_reward.launch.render_components --check
 	$(BIN)/python -m unified_reward.launch.render_jobs --check
+	$(BIN)/python -m operators.alignmentrun.crd --check
 
 unit: $(VENV)/.test ## fast tests of logic
 	$(BIN)/python -m pytest tests/unit
@@ -62,12 +63,13 @@ chart: ## lint the Helm chart; what it renders is under test in tests/unit/test_
 	helm lint --strict charts/unified-reward
 
 format: $(VENV)/.test ## rewrite the code in the house style
-	$(BIN)/ruff format src tests benchmarks
-	$(BIN)/ruff check --fix src tests benchmarks
+	$(BIN)/ruff format src operators tests benchmarks
+	$(BIN)/ruff check --fix src operators tests benchmarks
 
 render: $(VENV)/.test ## write again what is rendered from the config models
 	$(BIN)/python -m unified_reward.launch.render_components
 	$(BIN)/python -m unified_reward.launch.render_jobs
+	$(BIN)/python -m operators.alignmentrun.crd
 
 lock: ## choose the newest versions that pyproject.toml allows and pin them
 	rm -rf build/lock && $(PYTHON) -m venv build/lock

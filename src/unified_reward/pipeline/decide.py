@@ -25,6 +25,7 @@ class State(StrEnum):
 
 class RunState(StrEnum):
     RUNNING = "Running"
+    SUSPENDED = "Suspended"
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
     CANCELLED = "Cancelled"
@@ -57,6 +58,7 @@ class View:
     """What is known of a stage. processes: slots it takes. committed: its result is in the store.
 
     failures: causes of the attempts that ended without one, in order. last_ended: when the last of them did.
+    earlier: attempts before those, which no longer count against it because a person asked to try again.
     """
 
     id: str
@@ -66,6 +68,12 @@ class View:
     committed: bool = False
     failures: tuple[Cause, ...] = ()
     last_ended: float = 0.0
+    earlier: int = 0
+
+    @property
+    def attempt(self) -> int:
+        """The number of the attempt that runs or comes next."""
+        return self.earlier + len(self.failures) + 1
 
 
 @dataclass(frozen=True)
@@ -89,13 +97,17 @@ class Decision:
     next_look: float | None = None  # seconds since the epoch at which waiting for a backoff ends
 
 
-def decide(views: Sequence[View], limits: Limits, *, now: float, cancelled: bool = False) -> Decision:
-    """The next actions. Given in the same order, the same views give the same decision."""
+def decide(
+    views: Sequence[View], limits: Limits, *, now: float, cancelled: bool = False, suspended: bool = False
+) -> Decision:
+    """The next actions. Given in the same order, the same views give the same decision.
+
+    suspended: what runs is stopped and goes on later as the same attempt; results that are there still count.
+    """
     by_id = {view.id: view for view in views}
     if cancelled:
-        alive = [Action(ActionKind.STOP, v.id) for v in views if v.state is State.RUNNING]
         ended = all(v.state is State.DONE for v in views)
-        return Decision(tuple(alive), RunState.SUCCEEDED if ended else RunState.CANCELLED)
+        return Decision(_stops(views), RunState.SUCCEEDED if ended else RunState.CANCELLED)
     actions: list[Action] = []
     free = limits.slots - sum(v.processes for v in views if v.state is State.RUNNING)
     failed = {v.id for v in views if v.state is State.FAILED}
@@ -110,6 +122,8 @@ def decide(views: Sequence[View], limits: Limits, *, now: float, cancelled: bool
             actions.append(Action(ActionKind.FAIL, view.id))
             failed.add(view.id)
             continue
+        if suspended:
+            continue
         ready_at = view.last_ended + _backoff(view, limits)
         if ready_at > now:
             next_look = min(ready_at, next_look) if next_look else ready_at
@@ -117,8 +131,16 @@ def decide(views: Sequence[View], limits: Limits, *, now: float, cancelled: bool
             continue  # let what runs finish; start nothing new for a run that has failed
         elif min(view.processes, limits.slots) <= free:
             free -= view.processes
-            actions.append(Action(ActionKind.LAUNCH, view.id, len(view.failures) + 1))
+            actions.append(Action(ActionKind.LAUNCH, view.id, view.attempt))
+    if suspended:
+        actions += _stops(views)
+        state = RunState.RUNNING if any(a.kind is ActionKind.REUSE for a in actions) else _state(views, failed, actions)
+        return Decision(tuple(actions), RunState.SUSPENDED if state is RunState.RUNNING else state, None)
     return Decision(tuple(actions), _state(views, failed, actions), next_look)
+
+
+def _stops(views: Sequence[View]) -> tuple[Action, ...]:
+    return tuple(Action(ActionKind.STOP, v.id, v.attempt) for v in views if v.state is State.RUNNING)
 
 
 def _state(views: Sequence[View], failed: set[str], actions: Sequence[Action]) -> RunState:

@@ -76,6 +76,19 @@ def test_cancel_stops_what_runs() -> None:
     assert decision.state is RunState.CANCELLED
 
 
+def test_a_suspended_run_stops_what_runs_starts_nothing_and_keeps_what_is_there() -> None:
+    views = [view("a", State.RUNNING), view("b"), view("c", committed=True)]
+    decision = decide(views, LIMITS, now=0.0, suspended=True)
+    assert [(a.kind.value, a.node) for a in decision.actions] == [("reuse", "c"), ("stop", "a")]
+    assert decision.state is RunState.SUSPENDED
+    assert decide([view("a", State.DONE)], LIMITS, now=0.0, suspended=True).state is RunState.SUCCEEDED
+
+
+def test_attempts_count_on_after_a_person_asked_to_try_again() -> None:
+    (action,) = decide([view("a", earlier=2, failures=(Cause.CRASHED,))], LIMITS, now=1e9).actions
+    assert (action.kind, action.attempt) == (ActionKind.LAUNCH, 4)
+
+
 @pytest.mark.parametrize(
     ("code", "cause"),
     [(2, Cause.USER), (143, Cause.PREEMPTED), (137, Cause.MEMORY), (1, Cause.CRASHED), (None, Cause.CRASHED), (139, Cause.CRASHED)],

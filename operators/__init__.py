@@ -1,0 +1,1 @@
+"""What runs inside the cluster on its own account."""

@@ -1,0 +1,201 @@
+"""The custom resource's definition, made from the pydantic models: `python -m operators.alignmentrun.crd [--check]`.
+
+Structural, with defaults; every string, list and map is bounded, so that the API server can afford the CEL rules.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from unified_reward.config import RunSpec
+from unified_reward.pipeline.resource import GROUP, KIND, PLURAL, SHORT, VERSION, ResourceStatus
+
+FILE = Path(__file__).parents[2] / "charts/unified-reward/charts/operator/files/alignmentruns.unifiedreward.dev.yaml"
+HEAD = "# Rendered from the config models by `python -m operators.alignmentrun.crd`; do not edit.\n"
+Schema = dict[str, Any]
+LONGEST_TEXT, MOST_ITEMS, MOST_KEYS, LONGEST_NAME = 2048, 64, 64, 40
+MUTABLE = ("suspend", "cancel", "ttlSecondsAfterFinished")
+COLUMNS = [
+    ("Phase", "string", ".status.phase", 0), ("Stage", "string", ".status.stage", 0), ("Progress", "string", ".status.progress", 0),
+    ("Reason", "string", ".status.reason", 0), ("Message", "string", ".status.message", 1), ("MLflow", "string", ".status.tracking.url", 1),
+    ("Age", "date", ".metadata.creationTimestamp", 0),
+]  # fmt: skip
+
+
+def definition() -> dict[str, Any]:
+    """The CustomResourceDefinition."""
+    version = {
+        "name": VERSION, "served": True, "storage": True, "subresources": {"status": {}},
+        "schema": {"openAPIV3Schema": _root()},
+        "additionalPrinterColumns": [
+            {"name": name, "type": kind, "jsonPath": path, **({"priority": priority} if priority else {})} for name, kind, path, priority in COLUMNS
+        ],
+        "selectableFields": [{"jsonPath": ".status.phase"}, {"jsonPath": ".spec.cluster.queue"}],
+    }  # fmt: skip
+    names = {"kind": KIND, "listKind": f"{KIND}List", "plural": PLURAL, "singular": KIND.lower(), "shortNames": [SHORT],
+             "categories": ["unified-reward"]}  # fmt: skip
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": f"{PLURAL}.{GROUP}"},
+        "spec": {"group": GROUP, "scope": "Namespaced", "names": names, "versions": [version]},
+    }  # fmt: skip
+
+
+def render() -> str:
+    return HEAD + yaml.safe_dump(definition(), sort_keys=False, width=132)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Render the definition of AlignmentRun.")
+    parser.add_argument("--check", action="store_true", help="only say whether the file is up to date")
+    if not parser.parse_args().check:
+        FILE.parent.mkdir(parents=True, exist_ok=True)
+        FILE.write_text(render(), encoding="utf-8")
+        return 0
+    if FILE.is_file() and FILE.read_text(encoding="utf-8") == render():
+        return 0
+    print(f"{FILE.name} is stale. Run: python -m operators.alignmentrun.crd", file=sys.stderr)
+    return 1
+
+
+def _root() -> Schema:
+    spec = _structural(RunSpec.model_json_schema(by_alias=True), defaults=True)
+    status = _structural(ResourceStatus.model_json_schema(by_alias=True), defaults=False)
+    for name, properties in spec["properties"].items():
+        if name not in MUTABLE:
+            properties.setdefault("x-kubernetes-validations", []).append(
+                {
+                    "rule": "self == oldSelf",
+                    "message": f"spec.{name} is fixed once the run exists: make a run of another name",
+                }
+            )
+    spec["properties"]["cancel"]["x-kubernetes-validations"] = [
+        {"rule": "!oldSelf || self", "message": "a cancelled run stays cancelled: make a run of another name"}
+    ]
+    spec["default"] = {name: each["default"] for name, each in spec["properties"].items() if "default" in each}
+    _rules(spec)
+    status["properties"]["conditions"] |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
+    status["properties"]["stages"] |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
+    return {
+        "type": "object", "description": "One run of the whole method, from data to aligned policies.",
+        "properties": {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": {"type": "object"}, "spec": spec, "status": status},
+        "x-kubernetes-validations": [
+            {"rule": f"size(self.metadata.name) <= {LONGEST_NAME}", "message": f"metadata.name is longer than {LONGEST_NAME}: its pods' names would be too long"}
+        ],
+    }  # fmt: skip
+
+
+def _rules(spec: Schema) -> None:
+    """What fields ask of each other, as the models do."""
+    policies = spec["properties"]["policies"]
+    policies |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
+    places = [spec["properties"], policies["items"]["properties"]]
+    for stage in [
+        schema for place in places for schema in place.values() if "processes" in schema.get("properties", {})
+    ]:
+        stage.setdefault("x-kubernetes-validations", []).extend([
+            {"rule": "self.processes % self.nodes == 0", "message": "processes must be a multiple of nodes"},
+            {"rule": "self.minNodes <= self.nodes", "message": "minNodes must not be above nodes"},
+        ])  # fmt: skip
+        if "globalBatch" in stage["properties"]:
+            stage["x-kubernetes-validations"].append(
+                {
+                    "rule": "self.globalBatch % self.processes == 0",
+                    "message": "globalBatch must be a multiple of processes",
+                }
+            )
+    policies["items"]["properties"]["generate"]["x-kubernetes-validations"].append(
+        {"rule": "self.candidates % 2 == 0", "message": "candidates must be even: they are ranked in disjoint pairs"}
+    )
+    spec["properties"]["cluster"]["properties"]["image"]["x-kubernetes-validations"] = [
+        {
+            "rule": "!self.endsWith(':latest')",
+            "message": "an image needs a version or a digest: with latest a retry may run other code",
+        }
+    ]
+
+
+def _structural(schema: Schema, *, defaults: bool) -> Schema:
+    """JSON schema as pydantic writes it, as the API server wants it."""
+    return _convert(schema, schema.get("$defs", {}), defaults)
+
+
+def _convert(schema: Schema, definitions: dict[str, Schema], defaults: bool) -> Schema:
+    if "$ref" in schema:
+        merged = {
+            **definitions[schema["$ref"].rpartition("/")[2]],
+            **{key: value for key, value in schema.items() if key != "$ref"},
+        }
+        return _convert(merged, definitions, defaults)
+    for several in ("anyOf", "allOf"):
+        if several in schema:
+            options = [option for option in schema[several] if option.get("type") != "null"]
+            rest = {key: value for key, value in schema.items() if key not in (several, "default")}
+            found = _convert({**options[0], **rest}, definitions, defaults)
+            found.pop("default", None)
+            return {**found, "nullable": True} if len(options) < len(schema[several]) else found
+    kind = schema.get("type") or ("string" if "enum" in schema or "const" in schema else "object")
+    found = {"type": kind}
+    for name in (
+        "description",
+        "enum",
+        "pattern",
+        "minLength",
+        "maxLength",
+        "minimum",
+        "maximum",
+        "minItems",
+        "maxItems",
+    ):
+        if name in schema:
+            found[name] = schema[name]
+    if "const" in schema:
+        found["enum"] = [schema["const"]]
+    for name, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
+        if name in schema:
+            found |= {bound: schema[name], name: True}
+    _rule_for_fractions(found)
+    _bound(found, schema)
+    if kind == "object" and "properties" in schema:
+        found["properties"] = {
+            name: _convert(each, definitions, defaults) for name, each in schema["properties"].items()
+        }
+        if schema.get("required"):
+            found["required"] = schema["required"]
+        elif defaults:
+            found["default"] = {name: each["default"] for name, each in found["properties"].items() if "default" in each}
+    elif kind == "object":
+        found["additionalProperties"] = _convert(
+            schema.get("additionalProperties") or {"type": "string"}, definitions, defaults
+        )
+    if kind == "array":
+        found["items"] = _convert(schema["items"], definitions, defaults)
+    if defaults and schema.get("default") is not None:
+        found["default"] = schema["default"]
+    return found
+
+
+def _rule_for_fractions(found: Schema) -> None:
+    """The API server cuts a bound like 0.5 to a whole number where the value is one, and then refuses 0; CEL does not."""
+    bound = found.get("maximum")
+    if isinstance(bound, float) and not bound.is_integer():
+        sign = "<" if found.pop("exclusiveMaximum", False) else "<="
+        del found["maximum"]
+        found["x-kubernetes-validations"] = [{"rule": f"double(self) {sign} {bound}", "message": f"must be {sign} {bound}"}]
+
+
+def _bound(found: Schema, schema: Schema) -> None:
+    if found["type"] == "string" and "enum" not in found:
+        found.setdefault("maxLength", LONGEST_TEXT)
+    elif found["type"] == "array":
+        found.setdefault("maxItems", MOST_ITEMS)
+    elif found["type"] == "object" and "properties" not in schema:
+        found["maxProperties"] = schema.get("maxProperties", MOST_KEYS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
