@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fsdp_utils.context import DistContext
 from unified_reward.config import Stage, StageSpec
-from unified_reward.stages.context import Commit, StageContext, commit, read_commit
+from unified_reward.stages.context import Commit, StageContext, commit, read_commit, write_pointer
 from unified_reward.store import open_store
 from unified_reward.tracking import StageRun, Target, stage_run
 
@@ -24,7 +24,8 @@ def execute(spec: StageSpec, *, started: float) -> Commit:
     spec.stage_config()
     store = open_store(spec.store)
     known = read_commit(store, spec.stage, spec.key)
-    if known is not None:
+    if known is not None:  # made by another run, perhaps; from now on also this one's
+        write_pointer(store, spec.run, f"{spec.stage}/{spec.policy}" if spec.policy else spec.stage.value, spec.key)
         return known
     store.check_writable()
     work = Path(spec.work_dir)
