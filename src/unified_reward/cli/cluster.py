@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from unified_reward.cli.console import command, console, output, print_json, say
 from unified_reward.cli.running import EXIT_CANCELLED
@@ -78,8 +79,7 @@ def status(name: str, namespace: str, *, as_json: bool) -> int:
     found = status_of(resource)
     output().print(f"{name}: {found.phase.value}{_because(found)}", markup=False, soft_wrap=True)
     output().print(stage_table(as_run_status(resource)))
-    if found.tracking and found.tracking.url:
-        say(f"MLflow: {found.tracking.url}")
+    _say_where_mlflow_is(cluster, found)
     return 0
 
 
@@ -206,8 +206,7 @@ def _tell_end(cluster: Kube, resource: Resource, *, as_json: bool) -> int:
             say(f"error: {record.name}: {(failure.message if failure else '') or record.message}")
             say(f"  its log: {_command(cluster, 'logs', name, record.name)}")
     if found.phase is Phase.SUCCEEDED:
-        if found.tracking and found.tracking.url:
-            say(f"MLflow: {found.tracking.url}")
+        _say_where_mlflow_is(cluster, found)
         return 0
     say(f"{found.phase.value}{_because(found)}")
     if found.phase is Phase.CANCELLED:
@@ -216,6 +215,19 @@ def _tell_end(cluster: Kube, resource: Resource, *, as_json: bool) -> int:
         record.last_failure.cause for record in found.stages if record.last_failure and record.state is State.FAILED
     }
     return EXIT_USER_ERROR if Cause.USER in causes or not found.stages else 1
+
+
+def _say_where_mlflow_is(cluster: Kube, found: ResourceStatus) -> None:
+    """A Service's short name is known inside of the cluster only."""
+    if not found.tracking or not found.tracking.url:
+        return
+    parts = urlsplit(found.tracking.url)
+    if not parts.hostname or "." in parts.hostname:
+        say(f"MLflow: {found.tracking.url}")
+        return
+    here = urlunsplit(parts._replace(netloc="127.0.0.1:5000"))
+    say(f"MLflow: {here}")
+    say(f"  after: kubectl -n {cluster.namespace} port-forward service/{parts.hostname} 5000:{parts.port or 80}")
 
 
 def _summary(cluster: Kube, resource: Resource) -> dict[str, Any]:

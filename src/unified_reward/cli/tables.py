@@ -38,7 +38,10 @@ def show_summary(summary: Mapping[str, Any], to: Console) -> None:
     cost = summary["cost"]
     if cost["wall_seconds"]:
         memory = f"{cost['peak_rss_bytes'] / 2**30:.2f} GiB at most"
-        to.print(f"{duration(cost['wall_seconds'])}, {duration(cost['cpu_seconds'])} of CPU, {memory}", markup=False)
+        used = (
+            f", {duration(cost['cpu_seconds'])} of CPU, {memory}" if cost["cpu_seconds"] else ""
+        )  # a cluster's are in MLflow
+        to.print(f"{duration(cost['wall_seconds'])}{used}", markup=False)
 
 
 def _table(to: Console, titles: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> None:

@@ -73,7 +73,11 @@ class _Lines:
             now, new = time.monotonic(), (stage.state, stage.attempt)
             if self.known.get(node, (State.WAITING, 0)) != new:
                 self.known[node], self.told[node] = new, now
-                say(" ".join(filter(None, (f"{node}:", state_word(stage), seconds_of(stage), f"({stage.why})"))))
+                say(
+                    " ".join(
+                        filter(None, (f"{node}:", state_word(stage), seconds_of(stage), stage.why and f"({stage.why})"))
+                    )
+                )
             elif stage.state is State.RUNNING and now - self.told[node] > PLAIN_SECONDS and progress_of(stage):
                 self.told[node] = now
                 say(f"{node}: {progress_of(stage)}")
