@@ -43,7 +43,7 @@ def test_help_and_documents_need_none_of_the_heavy_libraries() -> None:
         (["run", SHAPES, "--seed", "-1"], "error: spec.seed is -1: Input should be greater than or equal to 0."),
         (
             ["run", SHAPES, "--on", "mars"],
-            "error: --on is mars: this version runs on this machine only. Use --on local.",
+            "error: --on is mars: it is neither local nor cluster. Use --on local or --on cluster.",
         ),
         (["run"], "error: Missing argument 'FILE'. Help: unified-reward run --help"),
         (["frob"], "error: No such command 'frob'. Help: unified-reward --help"),
