@@ -190,7 +190,8 @@ def test_what_a_killed_pod_wrote_is_read_from_the_store(cluster: Cluster, runner
 def test_an_elastic_job_goes_on_when_a_node_is_killed(cluster: Cluster, runner: Runner, jobs: list[str]) -> None:
     torchx("run", "-s", "pytorchjob", "--wait", *IMPORT, "--run", "elastic")
     handle = submit(
-        "ur.reward_train", "--run", "elastic", "--seed", "7", "--steps", "300", "--global_batch", "8", "--nodes", "2", "--min_nodes", "1",
+        "ur.reward_train", "--run", "elastic", "--seed", "7", "--steps", "300", "--global_batch", "8",
+        "--nodes", "2", "--min_nodes", "1",
         "--processes", "2", "--checkpoint_every", "20", cfg="job_id=elastic",
     )  # fmt: skip
     jobs.append(handle)

@@ -40,7 +40,11 @@ WORK, HOME = "/work", "/work/ur"
 
 @dataclass(frozen=True)
 class JobIdentity:
-    """Whose job this is. namespace: "" = the one it is applied to. app: what one cancels and asks about, the same over all attempts. owner: an owner reference."""
+    """Whose job this is.
+
+    namespace: "" = the one it is applied to. app: what one cancels and asks about, the same over all attempts. owner:
+    an owner reference.
+    """
 
     name: str
     namespace: str
