@@ -281,13 +281,24 @@ class Controller:
         """An event is told once; one that cannot be told stops nothing."""
         run = self.cache.runs[uid]
         moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        reference = {"apiVersion": run["apiVersion"], "kind": run["kind"], "name": name(run), "uid": uid,
-                     "namespace": run["metadata"]["namespace"]}  # fmt: skip
+        reference = {
+            "apiVersion": run["apiVersion"],
+            "kind": run["kind"],
+            "name": name(run),
+            "uid": uid,
+            "namespace": run["metadata"]["namespace"],
+        }
         event = {
-            "metadata": {"generateName": f"{name(run)}.", "namespace": run["metadata"]["namespace"]}, "involvedObject": reference,
-            "reason": reason, "message": message[:1000], "type": "Warning" if warning else "Normal", "count": 1,
-            "firstTimestamp": moment, "lastTimestamp": moment, "source": {"component": "unified-reward-operator"},
-        }  # fmt: skip
+            "metadata": {"generateName": f"{name(run)}.", "namespace": run["metadata"]["namespace"]},
+            "involvedObject": reference,
+            "reason": reason,
+            "message": message[:1000],
+            "type": "Warning" if warning else "Normal",
+            "count": 1,
+            "firstTimestamp": moment,
+            "lastTimestamp": moment,
+            "source": {"component": "unified-reward-operator"},
+        }
         with contextlib.suppress(ApiError):
             await self.api.create(EVENTS, event)
         logger.info("%s: %s", reason, message, extra={"run": name(run)})
@@ -432,7 +443,15 @@ def _slim(pod: Resource) -> Resource:
     metadata = pod["metadata"]
     container = pod["spec"]["containers"][0]
     return {
-        "metadata": {key: metadata[key] for key in ("name", "uid", "labels", "creationTimestamp", "deletionTimestamp", "resourceVersion") if key in metadata},
+        "metadata": {
+            key: metadata[key]
+            for key in ("name", "uid", "labels", "creationTimestamp", "deletionTimestamp", "resourceVersion")
+            if key in metadata
+        },
         "spec": {"containers": [{"image": container.get("image"), "resources": container.get("resources", {})}]},
-        "status": {key: pod.get("status", {}).get(key) for key in ("phase", "reason", "message", "conditions", "containerStatuses") if pod.get("status", {}).get(key)},
-    }  # fmt: skip
+        "status": {
+            key: pod.get("status", {}).get(key)
+            for key in ("phase", "reason", "message", "conditions", "containerStatuses")
+            if pod.get("status", {}).get(key)
+        },
+    }

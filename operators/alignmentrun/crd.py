@@ -21,28 +21,44 @@ Schema = dict[str, Any]
 LONGEST_TEXT, MOST_ITEMS, MOST_KEYS, LONGEST_NAME = 2048, 64, 64, 40
 MUTABLE = ("suspend", "cancel", "ttlSecondsAfterFinished")
 COLUMNS = [
-    ("Phase", "string", ".status.phase", 0), ("Stage", "string", ".status.stage", 0), ("Progress", "string", ".status.progress", 0),
-    ("Reason", "string", ".status.reason", 0), ("Message", "string", ".status.message", 1), ("MLflow", "string", ".status.tracking.url", 1),
+    ("Phase", "string", ".status.phase", 0),
+    ("Stage", "string", ".status.stage", 0),
+    ("Progress", "string", ".status.progress", 0),
+    ("Reason", "string", ".status.reason", 0),
+    ("Message", "string", ".status.message", 1),
+    ("MLflow", "string", ".status.tracking.url", 1),
     ("Age", "date", ".metadata.creationTimestamp", 0),
-]  # fmt: skip
+]
 
 
 def definition() -> dict[str, Any]:
     """The CustomResourceDefinition."""
     version = {
-        "name": VERSION, "served": True, "storage": True, "subresources": {"status": {}},
+        "name": VERSION,
+        "served": True,
+        "storage": True,
+        "subresources": {"status": {}},
         "schema": {"openAPIV3Schema": _root()},
         "additionalPrinterColumns": [
-            {"name": name, "type": kind, "jsonPath": path, **({"priority": priority} if priority else {})} for name, kind, path, priority in COLUMNS
+            {"name": name, "type": kind, "jsonPath": path, **({"priority": priority} if priority else {})}
+            for name, kind, path, priority in COLUMNS
         ],
         "selectableFields": [{"jsonPath": ".status.phase"}, {"jsonPath": ".spec.cluster.queue"}],
-    }  # fmt: skip
-    names = {"kind": KIND, "listKind": f"{KIND}List", "plural": PLURAL, "singular": KIND.lower(), "shortNames": [SHORT],
-             "categories": ["unified-reward"]}  # fmt: skip
+    }
+    names = {
+        "kind": KIND,
+        "listKind": f"{KIND}List",
+        "plural": PLURAL,
+        "singular": KIND.lower(),
+        "shortNames": [SHORT],
+        "categories": ["unified-reward"],
+    }
     return {
-        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": f"{PLURAL}.{GROUP}"},
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{PLURAL}.{GROUP}"},
         "spec": {"group": GROUP, "scope": "Namespaced", "names": names, "versions": [version]},
-    }  # fmt: skip
+    }
 
 
 def render() -> str:
@@ -81,12 +97,22 @@ def _root() -> Schema:
     status["properties"]["conditions"] |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
     status["properties"]["stages"] |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
     return {
-        "type": "object", "description": "One run of the whole method, from data to aligned policies.",
-        "properties": {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": {"type": "object"}, "spec": spec, "status": status},
+        "type": "object",
+        "description": "One run of the whole method, from data to aligned policies.",
+        "properties": {
+            "apiVersion": {"type": "string"},
+            "kind": {"type": "string"},
+            "metadata": {"type": "object"},
+            "spec": spec,
+            "status": status,
+        },
         "x-kubernetes-validations": [
-            {"rule": f"size(self.metadata.name) <= {LONGEST_NAME}", "message": f"metadata.name is longer than {LONGEST_NAME}: its pods' names would be too long"}
+            {
+                "rule": f"size(self.metadata.name) <= {LONGEST_NAME}",
+                "message": f"metadata.name is longer than {LONGEST_NAME}: names of pods would be too long",
+            }
         ],
-    }  # fmt: skip
+    }
 
 
 def _rules(spec: Schema) -> None:
@@ -97,10 +123,12 @@ def _rules(spec: Schema) -> None:
     for stage in [
         schema for place in places for schema in place.values() if "processes" in schema.get("properties", {})
     ]:
-        stage.setdefault("x-kubernetes-validations", []).extend([
-            {"rule": "self.processes % self.nodes == 0", "message": "processes must be a multiple of nodes"},
-            {"rule": "self.minNodes <= self.nodes", "message": "minNodes must not be above nodes"},
-        ])  # fmt: skip
+        stage.setdefault("x-kubernetes-validations", []).extend(
+            [
+                {"rule": "self.processes % self.nodes == 0", "message": "processes must be a multiple of nodes"},
+                {"rule": "self.minNodes <= self.nodes", "message": "minNodes must not be above nodes"},
+            ]
+        )
         if "globalBatch" in stage["properties"]:
             stage["x-kubernetes-validations"].append(
                 {
@@ -167,7 +195,9 @@ def _convert(schema: Schema, definitions: dict[str, Schema], defaults: bool) -> 
         if schema.get("required"):
             found["required"] = schema["required"]
         elif defaults:
-            found["default"] = {name: each["default"] for name, each in found["properties"].items() if "default" in each}
+            found["default"] = {
+                name: each["default"] for name, each in found["properties"].items() if "default" in each
+            }
     elif kind == "object":
         found["additionalProperties"] = _convert(
             schema.get("additionalProperties") or {"type": "string"}, definitions, defaults
@@ -185,7 +215,9 @@ def _rule_for_fractions(found: Schema) -> None:
     if isinstance(bound, float) and not bound.is_integer():
         sign = "<" if found.pop("exclusiveMaximum", False) else "<="
         del found["maximum"]
-        found["x-kubernetes-validations"] = [{"rule": f"double(self) {sign} {bound}", "message": f"must be {sign} {bound}"}]
+        found["x-kubernetes-validations"] = [
+            {"rule": f"double(self) {sign} {bound}", "message": f"must be {sign} {bound}"}
+        ]
 
 
 def _bound(found: Schema, schema: Schema) -> None:

@@ -35,15 +35,38 @@ def exposition(controller: Controller, now: float) -> str:
         {f'{{state="{state}"}}': count for state, count in sorted(stages.items())},
     )
     add("reconciliations_total", "counter", "Reconciliations that ended well.", {"": controller.reconciled})
-    add("reconcile_errors_total", "counter", "Reconciliations that did not, by the API server's answer.",
-        {f'{{reason="{reason}"}}': count for reason, count in sorted(controller.failures.items())})  # fmt: skip
-    add("reconcile_seconds", "summary", "From an event to the end of its reconciliation, the last 10,000.",
-        {f'{{quantile="{share}"}}': waits[min(len(waits) - 1, int(share * len(waits)))] for share in (0.5, 0.9, 0.99) if waits})  # fmt: skip
+    add(
+        "reconcile_errors_total",
+        "counter",
+        "Reconciliations that did not, by the API server's answer.",
+        {f'{{reason="{reason}"}}': count for reason, count in sorted(controller.failures.items())},
+    )
+    add(
+        "reconcile_seconds",
+        "summary",
+        "From an event to the end of its reconciliation, the last 10,000.",
+        {
+            f'{{quantile="{share}"}}': waits[min(len(waits) - 1, int(share * len(waits)))]
+            for share in (0.5, 0.9, 0.99)
+            if waits
+        },
+    )
     add("workqueue_depth", "gauge", "Runs that wait to be looked at.", {"": controller.depth})
-    add("api_requests_total", "counter", "Calls of the API server.",
-        {f'{{verb="{verb}",resource="{what}",code="{code}"}}': count for (verb, what, code), count in sorted(controller.api.calls.items())})  # fmt: skip
+    add(
+        "api_requests_total",
+        "counter",
+        "Calls of the API server.",
+        {
+            f'{{verb="{verb}",resource="{what}",code="{code}"}}': count
+            for (verb, what, code), count in sorted(controller.api.calls.items())
+        },
+    )
     add("api_writes_total", "counter", "Calls that wrote.", {"": controller.api.writes})
     add("last_event_age_seconds", "gauge", "Since a watch last told anything.", {"": now - controller.last_seen})
-    add("resident_memory_peak_bytes", "gauge", "Peak of the operator's memory.",
-        {"": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024})  # fmt: skip
+    add(
+        "resident_memory_peak_bytes",
+        "gauge",
+        "Peak of the operator's memory.",
+        {"": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024},
+    )
     return "\n".join(lines) + "\n"

@@ -21,8 +21,13 @@ PREEMPTIONS = {
     "UnexpectedAdmissionError",
 }
 MENDABLE = {
-    "ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "CreateContainerConfigError", "CreateContainerError",
-}  # fmt: skip
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "ErrImageNeverPull",
+    "InvalidImageName",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+}
 RECREATED_AFTER = 1  # seconds: the clock of the API server has whole ones
 
 
@@ -61,7 +66,7 @@ def observe(job: Resource | None, pods: Sequence[Resource], nodes: int) -> Obser
     if "Succeeded" in conditions:
         return Observed(succeeded=True, live=len(live), ending=_ending_of_first(pods), pods=names)
     if "Failed" in conditions:
-        return Observed(failure=failure_of(pods, nodes), live=len(live), pods=names)
+        return Observed(failure=failure_of(pods), live=len(live), pods=names)
     lost = _lost(pods, nodes)
     waiting, message, mendable = _waiting(job, pods, nodes)
     running = len([pod for pod in pods if phase(pod) == "Running"]) >= nodes
@@ -70,7 +75,7 @@ def observe(job: Resource | None, pods: Sequence[Resource], nodes: int) -> Obser
     )
 
 
-def failure_of(pods: Sequence[Resource], nodes: int) -> Failure:
+def failure_of(pods: Sequence[Resource]) -> Failure:
     """Why a failed attempt failed: what came from outside goes before what its peers then said of it."""
     found = sorted((_pod_failure(pod) for pod in pods if phase(pod) == "Failed"), key=lambda each: each[0])
     failures = [failure for _, failure in found if failure is not None]
@@ -95,8 +100,12 @@ def _pod_failure(pod: Resource) -> tuple[str, Failure | None]:
     if status.get("reason") == "DeadlineExceeded":
         return finished, Failure(Cause.USER, "DeadlineExceeded", f"{name(pod)} ran longer than cluster.deadlineSeconds")
     if state.get("reason") == "OOMKilled":
-        return finished, Failure(Cause.MEMORY, "OOMKilled", f"{name(pod)} took more than its {memory_limit(pod)} of memory: set "
-                                 "the stage's memory, or lower its batch", state.get("exitCode", 137))  # fmt: skip
+        return finished, Failure(
+            Cause.MEMORY,
+            "OOMKilled",
+            f"{name(pod)} took more than its {memory_limit(pod)} of memory: set the stage's memory, or lower its batch",
+            state.get("exitCode", 137),
+        )
     if not state:
         return finished, None
     ending = read_ending(state.get("message", ""))

@@ -44,9 +44,12 @@ from unified_reward.pipeline.resource import (
 Manifest = dict[str, Any]
 UNLIMITED = 10**9
 PHASES = {
-    RunState.RUNNING: Phase.RUNNING, RunState.SUSPENDED: Phase.SUSPENDED, RunState.SUCCEEDED: Phase.SUCCEEDED,
-    RunState.FAILED: Phase.FAILED, RunState.CANCELLED: Phase.CANCELLED,
-}  # fmt: skip
+    RunState.RUNNING: Phase.RUNNING,
+    RunState.SUSPENDED: Phase.SUSPENDED,
+    RunState.SUCCEEDED: Phase.SUCCEEDED,
+    RunState.FAILED: Phase.FAILED,
+    RunState.CANCELLED: Phase.CANCELLED,
+}
 
 
 @dataclass(frozen=True)
@@ -173,9 +176,13 @@ class _Round:
         state = self._settled(decision.state, now_records)
         status = self._status(state, now_records, retry_at)
         return Outcome(
-            status=status, apply=tuple(self.applies), suspend=tuple(self.suspends), delete=tuple(dict.fromkeys(self.deletes)),
-            events=tuple(self.events), next_look=min(self.deadlines, default=None),
-        )  # fmt: skip
+            status=status,
+            apply=tuple(self.applies),
+            suspend=tuple(self.suspends),
+            delete=tuple(dict.fromkeys(self.deletes)),
+            events=tuple(self.events),
+            next_look=min(self.deadlines, default=None),
+        )
 
     # --- what has happened to a stage since it was last looked at
 
@@ -201,10 +208,15 @@ class _Round:
         return self._going(node, record, job, seen)
 
     def _adopted(self, record: StageRecord, attempt: int, job: Resource) -> StageRecord:
-        return record.model_copy(update={
-            "state": State.RUNNING, "attempt": attempt, "job": job["metadata"]["name"], "job_uid": job["metadata"].get("uid", ""),
-            "launched": job["metadata"].get("creationTimestamp", _time(self.now)),
-        })  # fmt: skip
+        return record.model_copy(
+            update={
+                "state": State.RUNNING,
+                "attempt": attempt,
+                "job": job["metadata"]["name"],
+                "job_uid": job["metadata"].get("uid", ""),
+                "launched": job["metadata"].get("creationTimestamp", _time(self.now)),
+            }
+        )
 
     def _without_job(self, record: StageRecord, seen: Observed) -> StageRecord:
         if seen.live:
@@ -227,11 +239,19 @@ class _Round:
         }
         reused = bool(result.get("reused", False))
         self.events.append(Event("StageReused" if reused else "StageSucceeded", f"{record.name} in {seconds:.0f} s"))
-        return record.model_copy(update={
-            "state": State.DONE, "key": str(result.get("key", "")), "reused": reused, "seconds": seconds,
-            "metrics": dict(list(numbers.items())[:16]), "reason": "", "message": "", "progress": None,
-            "ended": str(job.get("status", {}).get("completionTime") or _time(self.now)),
-        })  # fmt: skip
+        return record.model_copy(
+            update={
+                "state": State.DONE,
+                "key": str(result.get("key", "")),
+                "reused": reused,
+                "seconds": seconds,
+                "metrics": dict(list(numbers.items())[:16]),
+                "reason": "",
+                "message": "",
+                "progress": None,
+                "ended": str(job.get("status", {}).get("completionTime") or _time(self.now)),
+            }
+        )
 
     def _note_ahead_of(self, record: StageRecord) -> None:
         """A result named by a stage that was done before this look."""
@@ -248,13 +268,24 @@ class _Round:
             )
         )
         last = LastFailure(
-            cause=failure.cause, reason=failure.reason, exit_code=failure.exit_code, message=failure.message[:1024],
-            attempt=record.attempt, time=_time(self.now),
-        )  # fmt: skip
-        return record.model_copy(update={
-            "state": State.WAITING, "failures": counts, "last_failure": last, "ended": _time(self.now), "progress": None,
-            "reason": failure.cause.value, "message": failure.message[:1024],
-        })  # fmt: skip
+            cause=failure.cause,
+            reason=failure.reason,
+            exit_code=failure.exit_code,
+            message=failure.message[:1024],
+            attempt=record.attempt,
+            time=_time(self.now),
+        )
+        return record.model_copy(
+            update={
+                "state": State.WAITING,
+                "failures": counts,
+                "last_failure": last,
+                "ended": _time(self.now),
+                "progress": None,
+                "reason": failure.cause.value,
+                "message": failure.message[:1024],
+            }
+        )
 
     def _going(self, node: Node, record: StageRecord, job: Resource, seen: Observed) -> StageRecord:
         suspended = bool(job["spec"].get("runPolicy", {}).get("suspend"))
@@ -288,9 +319,15 @@ class _Round:
     def _view(self, node: Node, record: StageRecord) -> View:
         failures = tuple(Cause(cause) for cause, count in sorted(record.failures.items()) for _ in range(count))
         return View(
-            id=node.id, needs=frozenset(node.needs), processes=node.config.processes, state=record.state,
-            committed=node.id in self.ahead, failures=failures, last_ended=_seconds(record.ended), earlier=record.earlier,
-        )  # fmt: skip
+            id=node.id,
+            needs=frozenset(node.needs),
+            processes=node.config.processes,
+            state=record.state,
+            committed=node.id in self.ahead,
+            failures=failures,
+            last_ended=_seconds(record.ended),
+            earlier=record.earlier,
+        )
 
     def _act(self, kind: ActionKind, attempt: int, record: StageRecord) -> StageRecord:
         if kind is ActionKind.LAUNCH:
@@ -318,9 +355,16 @@ class _Round:
             "MLFLOW_EXPERIMENT_NAME": self.document.spec.tracking.experiment,
         }
         identity = JobIdentity(
-            name=name, namespace=metadata["namespace"], app=name.rpartition("-a")[0], run=run, stage=node.stage.value,
-            node=node.id, attempt=attempt, owner=owner_reference(self.seen.run), env=env,
-        )  # fmt: skip
+            name=name,
+            namespace=metadata["namespace"],
+            app=name.rpartition("-a")[0],
+            run=run,
+            stage=node.stage.value,
+            node=node.id,
+            attempt=attempt,
+            owner=owner_reference(self.seen.run),
+            env=env,
+        )
         self.applies.append(pytorch_job(job_plan(node_app(node, run)), self.place, identity))
         again = (
             f" (attempt {attempt} after {record.last_failure.cause.value})"
@@ -329,10 +373,20 @@ class _Round:
         )
         if again:
             self.events.append(Event("StageRetrying", f"{node.id}{again}"))
-        return record.model_copy(update={
-            "state": State.RUNNING, "attempt": attempt, "job": name, "job_uid": "", "launched": _time(self.now), "started": "",
-            "ended": "", "reason": "", "message": "", "progress": None,
-        })  # fmt: skip
+        return record.model_copy(
+            update={
+                "state": State.RUNNING,
+                "attempt": attempt,
+                "job": name,
+                "job_uid": "",
+                "launched": _time(self.now),
+                "started": "",
+                "ended": "",
+                "reason": "",
+                "message": "",
+                "progress": None,
+            }
+        )
 
     def _settled(self, state: RunState, records: Mapping[str, StageRecord]) -> RunState:
         """An end is one only when nothing runs any more."""
@@ -362,19 +416,30 @@ class _Round:
             self.events.append(Event("RunSuspended", "what ran was told to save and stop"))
         started = self.before.started or _time(self.now)
         status = ResourceStatus(
-            observed_generation=self.seen.run["metadata"].get("generation", 0), phase=phase,
+            observed_generation=self.seen.run["metadata"].get("generation", 0),
+            phase=phase,
             stage=", ".join(record.name for record in running)[:253] or (failed[0].name if failed else ""),
-            progress=_progress(stages), reason=reason, message=message, started=started,
-            ended=_time(self.now) if phase.terminal else "", retried=retry_at, stages=stages,
+            progress=_progress(stages),
+            reason=reason,
+            message=message,
+            started=started,
+            ended=_time(self.now) if phase.terminal else "",
+            retried=retry_at,
+            stages=stages,
             tracking=self.seen.tracking or self.before.tracking,
-        )  # fmt: skip
+        )
         return bounded(_with_conditions(status, self.before, self.seen.tracking_error, self.now))
 
 
 _CANNOT_START = (
-    "CannotStart", "ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "CreateContainerConfigError",
+    "CannotStart",
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "ErrImageNeverPull",
+    "InvalidImageName",
+    "CreateContainerConfigError",
     "CreateContainerError",
-)  # fmt: skip
+)
 
 
 def parent_key(run: Resource) -> str:
@@ -385,9 +450,11 @@ def parent_key(run: Resource) -> str:
 def _document(run: Resource) -> AlignmentRun:
     metadata = run["metadata"]
     values = {
-        "apiVersion": run["apiVersion"], "kind": run["kind"], "spec": run.get("spec") or {},
+        "apiVersion": run["apiVersion"],
+        "kind": run["kind"],
+        "spec": run.get("spec") or {},
         "metadata": {"name": metadata["name"], "namespace": metadata["namespace"]},
-    }  # fmt: skip
+    }
     return validate(AlignmentRun, values)
 
 
@@ -399,10 +466,16 @@ def _compact(document: AlignmentRun) -> str:
 
 
 def _refused(run: Resource, before: ResourceStatus, why: str, now: float) -> Outcome:
-    status = before.model_copy(update={
-        "observed_generation": run["metadata"].get("generation", 0), "phase": Phase.FAILED, "reason": "InvalidSpec", "message": why[:1024],
-        "started": before.started or _time(now), "ended": _time(now),
-    })  # fmt: skip
+    status = before.model_copy(
+        update={
+            "observed_generation": run["metadata"].get("generation", 0),
+            "phase": Phase.FAILED,
+            "reason": "InvalidSpec",
+            "message": why[:1024],
+            "started": before.started or _time(now),
+            "ended": _time(now),
+        }
+    )
     return Outcome(status=_with_conditions(status, before, "", now), events=(Event("InvalidSpec", why[:950], True),))
 
 
@@ -451,15 +524,21 @@ def _with_conditions(status: ResourceStatus, before: ResourceStatus, tracking_er
 
 def _condition(
     wanted: tuple[ConditionType, bool, str, str], before: ResourceStatus, generation: int, now: float
-) -> Condition:  # fmt: skip
+) -> Condition:
     kind, true, reason, message = wanted
     old = before.condition(kind)
     value = "True" if true else "False"
     since = old.last_transition_time if old and old.status == value else _time(now)
-    return Condition.model_validate({
-        "type": kind, "status": value, "reason": reason, "message": message[:1024], "last_transition_time": since,
-        "observed_generation": generation,
-    })  # fmt: skip
+    return Condition.model_validate(
+        {
+            "type": kind,
+            "status": value,
+            "reason": reason,
+            "message": message[:1024],
+            "last_transition_time": since,
+            "observed_generation": generation,
+        }
+    )
 
 
 def _progress(stages: Sequence[StageRecord]) -> str:
@@ -471,9 +550,16 @@ def _progress(stages: Sequence[StageRecord]) -> str:
 def _forgiven(record: StageRecord) -> StageRecord:
     if record.state is State.DONE:
         return record
-    return record.model_copy(update={
-        "state": State.WAITING, "earlier": record.attempt, "failures": {}, "reason": "", "message": "", "ended": "",
-    })  # fmt: skip
+    return record.model_copy(
+        update={
+            "state": State.WAITING,
+            "earlier": record.attempt,
+            "failures": {},
+            "reason": "",
+            "message": "",
+            "ended": "",
+        }
+    )
 
 
 def _cancelled(record: StageRecord) -> StageRecord:
@@ -503,9 +589,11 @@ def worth_writing(
     old = {record.name: record.progress for record in before.stages}
     for record in after.stages:
         new, known = record.progress, old.get(record.name)
-        if new is not None and (known is None or abs(new.percent - known.percent) >= step or (
-            new != known and now - _seconds(known.updated) >= interval
-        )):  # fmt: skip
+        if new is not None and (
+            known is None
+            or abs(new.percent - known.percent) >= step
+            or (new != known and now - _seconds(known.updated) >= interval)
+        ):
             return True
     return False
 

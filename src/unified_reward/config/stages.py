@@ -131,7 +131,9 @@ class TrainLoopConfig(StageConfig):
     shard_units: ShardUnits = unkeyed(
         ShardUnits.ROOT, description="gathered at once: root (tiny models) or blocks (real ones)"
     )
-    trains: Trains = Field(Trains.ALL, description="VLM: all, language (vision tower frozen) or lora (low-rank updates)")
+    trains: Trains = Field(
+        Trains.ALL, description="VLM: all, language (vision tower frozen) or lora (low-rank updates)"
+    )
     lora_rank: int = Field(16, ge=1, le=1024, description="lora: rank of the update of each linear layer")
     lora_alpha: float = Field(32.0, gt=0, description="lora: the update is scaled by alpha / rank")
 

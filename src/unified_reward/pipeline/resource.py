@@ -147,6 +147,7 @@ class ResourceStatus(Part):
 
 def bounded(status: ResourceStatus) -> ResourceStatus:
     """The status, without numbers and then without messages of stages where it would be larger than LONGEST_BYTES."""
+    lighten: dict[str, Any]
     for lighten in (
         {},
         {"metrics": {}},

@@ -136,5 +136,5 @@ def test_usage_counts_children_too() -> None:
 
 
 def test_states_are_those_scripts_know() -> None:
-    assert [state.value for state in RunState] == ["Running", "Succeeded", "Failed", "Cancelled"]
+    assert [state.value for state in RunState] == ["Running", "Suspended", "Succeeded", "Failed", "Cancelled"]
     assert [state.value for state in State] == ["Waiting", "Running", "Done", "Failed", "Cancelled"]
