@@ -63,7 +63,7 @@ class Judge:
     @classmethod
     def load(cls, directory: str | Path, media: MediaSource, *, pack: str = "", batch: int = 128,
              device: str = "cpu") -> Judge:  # fmt: skip
-        """A trained judge with the pack saved beside it, or any Qwen2.5-VL checkpoint with a pack named here."""
+        """A trained judge with the pack saved beside it, or any checkpoint of `models.families` with a pack named here."""
         beside = Path(directory) / PACK_FILE
         if pack:
             templates = load_pack(pack)

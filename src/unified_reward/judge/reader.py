@@ -15,11 +15,9 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from unified_reward.errors import UserError
 from unified_reward.judge.pack import Rationale
 from unified_reward.judge.tree import AnswerTree
 from unified_reward.models.batching import IMAGE, VIDEO, Encoded, collate
-from unified_reward.models.families import Qwen25
 from unified_reward.models.vlm import Vlm
 
 VISION_BATCH = 64  # pictures or clips through the vision tower at once
@@ -117,6 +115,7 @@ class Reader:
 
     def __init__(self, vlm: Vlm) -> None:
         self.vlm = vlm
+        self.family = vlm.processor.family
         self.model = vlm.model.model
         self.language: Any = self.model.language_model
         self.device = vlm.model.device
@@ -126,9 +125,8 @@ class Reader:
     def features(self, encoded: Sequence[Encoded], known: dict[int, Tensor]) -> None:
         """Vision features of every medium in `encoded`, each once, into `known` by the identity of its patches.
 
-        Raises UserError for a family other than Qwen2.5-VL.
+        Each is [levels, tokens, H], as `families.Qwen25.features` says.
         """
-        self._require_known_family()
         for kind in (IMAGE, VIDEO):
             new = {
                 id(patches): (patches, grid)
@@ -140,9 +138,9 @@ class Reader:
             for start in range(0, len(items), VISION_BATCH):
                 part = items[start : start + VISION_BATCH]
                 pixels = torch.cat([torch.from_numpy(patches) for _, (patches, _) in part]).to(self.device)
-                grids = torch.tensor([grid for _, (_, grid) in part], device=self.device)
-                get = self.model.get_image_features if kind == IMAGE else self.model.get_video_features
-                known.update(zip((key for key, _ in part), get(pixels, grids).pooler_output, strict=True))
+                grids = [grid for _, (_, grid) in part]
+                seen = self.family.features(self.model, pixels, grids, video=kind == VIDEO)
+                known.update(zip((key for key, _ in part), seen, strict=True))
 
     @torch.inference_mode()
     def read(self, prompts: Sequence[Encoded], features: dict[int, Tensor], tree: AnswerTree,
@@ -168,28 +166,18 @@ class Reader:
             self._step(rows)
         return [out[i] for i in range(len(prompts))]
 
-    def _require_known_family(self) -> None:
-        # Qwen3-VL adds vision features inside its layers too, LLaVA-OneVision takes other pixels.
-        kind = self.vlm.processor.family.model_type
-        if kind != Qwen25.model_type:
-            raise UserError(field="judge", value=kind, why="only Qwen2.5-VL judges are read by their probabilities so far",
-                            fix="Read the verdict from what the judge says instead.")  # fmt: skip
-
     def _prompt(self, prompts: Sequence[Encoded], features: dict[int, Tensor], room: int) -> _Rows:
         """Read the prompts, padded on the left."""
         batch = collate_text(prompts, self.vlm.processor.pad_id)
         ids, mask, kinds, positions = (batch[key].to(self.device) for key in TEXT_KEYS)
         embeds = self.language.embed_tokens(ids)
-        for kind in (IMAGE, VIDEO):
-            found = [features[id(patches)] for sample in prompts for patches in _media(sample, kind)[0]]
-            if found:
-                embeds[kinds == kind] = torch.cat(found).to(embeds.dtype)
+        deep = self._place(prompts, features, kinds, embeds)
         length = ids.shape[1]
         seen = mask.bool()
         causal = torch.ones(length, length, dtype=torch.bool, device=self.device).tril()
         own = torch.eye(length, dtype=torch.bool, device=self.device)  # padding looks at itself: no row is empty
         cache = KeyValues(length + room)
-        hidden = self._forward(embeds, positions, (causal & seen[:, None, :]) | own, cache)[:, -1]
+        hidden = self._forward(embeds, positions, (causal & seen[:, None, :]) | own, cache, **deep)[:, -1]
         visible = torch.zeros(len(prompts), length + room, dtype=torch.bool, device=self.device)
         visible[:, :length] = seen
         return _Rows(
@@ -197,6 +185,22 @@ class Reader:
             [[] for _ in prompts], [[] for _ in prompts], [""] * len(prompts), [False] * len(prompts),
             [False] * len(prompts),
         )  # fmt: skip
+
+    def _place(self, prompts: Sequence[Encoded], features: dict[int, Tensor], kinds: Tensor,
+               embeds: Tensor) -> dict[str, Any]:  # fmt: skip
+        """Put what is seen into `embeds`, [B, L, H]; returns what the language model's forward adds further in."""
+        visual = kinds[kinds > 0]
+        deep: Tensor | None = None
+        for kind in (IMAGE, VIDEO):
+            found = [features[id(patches)] for sample in prompts for patches in _media(sample, kind)[0]]
+            if not found:
+                continue
+            levels = torch.cat(found, dim=1).to(embeds.dtype)
+            embeds[kinds == kind] = levels[0]
+            if len(levels) > 1:
+                deep = levels.new_zeros(len(levels) - 1, len(visual), levels.shape[-1]) if deep is None else deep
+                deep[:, visual == kind] = levels[1:]
+        return {} if deep is None else {"visual_pos_masks": kinds > 0, "deepstack_visual_embeds": list(deep)}
 
     def _write(self, rows: _Rows, stop: str) -> None:
         """Choose the next token of each rationale that is not done."""
@@ -259,14 +263,14 @@ class Reader:
         sees[:, width:, width:] = tree.visible().to(self.device)
         return positions, sees
 
-    def _forward(self, embeds: Tensor, positions: Tensor, mask: Tensor, cache: KeyValues) -> Tensor:
+    def _forward(self, embeds: Tensor, positions: Tensor, mask: Tensor, cache: KeyValues, **deep: Any) -> Tensor:
         """embeds: [B, Q, H]; positions: [3, B, Q]; mask: bool [B, Q, slots], true = looks at. Returns [B, Q, H]."""
         config = self.language.config
         usual, config._attn_implementation = config._attn_implementation, ATTENTION
         try:
             hidden: Tensor = self.language(
-                inputs_embeds=embeds, position_ids=positions, attention_mask=mask[:, None], past_key_values=cache,
-                use_cache=True,
+                inputs_embeds=embeds, position_ids=self.family.positions(positions), attention_mask=mask[:, None],
+                past_key_values=cache, use_cache=True, **deep,
             ).last_hidden_state  # fmt: skip
         finally:
             config._attn_implementation = usual

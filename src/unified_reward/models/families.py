@@ -77,6 +77,18 @@ class Qwen25:
         del model
         return {key: inputs[key] for key in MEDIA_KEYS if key in inputs}
 
+    def features(self, model: Any, pixels: Tensor, grids: Sequence[Grid], *, video: bool) -> list[Tensor]:
+        """What `model` (without head) sees of each picture or clip, [levels, tokens, H].
+
+        Level 0 stands for the placeholder tokens; level i is added to them after the language model's i-th layer.
+        pixels: of all media in a row, as `collate` puts them; grids: one for each medium.
+        """
+        return [seen[None] for seen in self._see(model, pixels, grids, video).pooler_output]
+
+    def _see(self, model: Any, pixels: Tensor, grids: Sequence[Grid], video: bool) -> Any:
+        see = model.get_video_features if video else model.get_image_features
+        return see(pixels, torch.tensor(grids, device=pixels.device), return_dict=True)
+
     def vision(self, model: Any) -> Any:
         """The module that sees, projection included. model: the whole one."""
         return model.model.visual
@@ -108,6 +120,11 @@ class Qwen3(Qwen25):
     def attention(self, visible: Tensor) -> Any:
         return visible
 
+    def features(self, model: Any, pixels: Tensor, grids: Sequence[Grid], *, video: bool) -> list[Tensor]:
+        seen = self._see(model, pixels, grids, video)
+        levels = zip(seen.pooler_output, *seen.deepstack_features, strict=True)  # DeepStack, arXiv 2406.04334
+        return [torch.stack(medium) for medium in levels]
+
 
 class LlavaOneVision(Qwen25):
     """LLaVA-OneVision with one tile a picture: padded to a square, as the paper's records of several pictures are.
@@ -136,17 +153,28 @@ class LlavaOneVision(Qwen25):
     def media(self, model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         if "pixel_values" in inputs:
-            pixels = inputs["pixel_values"]
-            sizes = torch.tensor([pixels.shape[-2:]] * len(pixels), device=pixels.device)
-            # A count other than 1 tells the model that each picture is one tile; it looks at no more of it.
-            found["image"] = model.get_image_features(
-                pixels, sizes, batch_num_images=torch.tensor([len(pixels) + 1]), return_dict=True
-            )
+            found["image"] = self._see_pictures(model, inputs["pixel_values"])
         if "pixel_values_videos" in inputs:
-            frames = torch.split(inputs["pixel_values_videos"], inputs["video_grid_thw"][:, 0].tolist())
-            clips = [model.get_video_features(clip[None], return_dict=True).pooler_output for clip in frames]
+            clips = self._see_clips(model, inputs["pixel_values_videos"], inputs["video_grid_thw"][:, 0].tolist())
             found["video"] = BaseModelOutputWithPooling(pooler_output=torch.cat(clips, dim=1))
         return {"mm_encoder_outputs": found} if found else {}
+
+    def features(self, model: Any, pixels: Tensor, grids: Sequence[Grid], *, video: bool) -> list[Tensor]:
+        if video:
+            return self._see_clips(model, pixels, [grid[0] for grid in grids])
+        return [seen[None] for seen in self._see_pictures(model, pixels).pooler_output]
+
+    def _see_pictures(self, model: Any, pixels: Tensor) -> Any:
+        sizes = torch.tensor([pixels.shape[-2:]] * len(pixels), device=pixels.device)
+        # A count other than 1 tells the model that each picture is one tile; it looks at no more of it.
+        return model.get_image_features(
+            pixels, sizes, batch_num_images=torch.tensor([len(pixels) + 1]), return_dict=True
+        )
+
+    def _see_clips(self, model: Any, pixels: Tensor, frames: Sequence[int]) -> list[Tensor]:
+        """Each clip's features, [1, tokens, H]."""
+        clips = torch.split(pixels, list(frames))
+        return [model.get_video_features(clip[None], return_dict=True).pooler_output for clip in clips]
 
     def vision(self, model: Any) -> Any:
         return model.model.vision_tower

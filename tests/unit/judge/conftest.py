@@ -10,7 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from unified_reward.judge import Pack, parse_pack
-from unified_reward.models.tiny_vlm import tiny_tokenizer, tiny_vlm
+from unified_reward.models.families import FAMILIES, Qwen25
+from unified_reward.models.tiny_families import tiny_family
+from unified_reward.models.tiny_vlm import tiny_tokenizer
 from unified_reward.models.vlm import Vlm
 
 VOCABULARY = """question answer 1 2 3 10 which is better ? : what color shape the a ring red green blue small large
@@ -32,6 +34,9 @@ tasks:
   image_generation_pair:
     prompt: "caption: {prompt} image 1: {media_1} image 2: {media_2} which is better?"
     verdict: {"1": " image 1", "2": " image 2", tie: null}
+  video_generation_pair:
+    prompt: "caption: {prompt} video 1: {media_1} video 2: {media_2} which is better?"
+    verdict: {"1": " video 1", "2": " video 2", tie: null}
   video_generation_point:
     prompt: "caption: {prompt} video: {media} how good is it?"
     rationale: {stop: " .", max_tokens: 5}
@@ -43,9 +48,19 @@ weights: {verdict: 1.0, rationale: 0.5, rest: 0.25}
 
 @pytest.fixture(scope="session")
 def vlm() -> Vlm:
+    return _tiny(Qwen25.model_type)
+
+
+@pytest.fixture(scope="session", params=list(FAMILIES))
+def any_vlm(request: pytest.FixtureRequest) -> Vlm:
+    """One of each family."""
+    return _tiny(request.param)
+
+
+def _tiny(model_type: str) -> Vlm:
     torch.set_num_threads(1)
     corpus = [" " + word for word in WORDS] * 4 + [" 10"] * 4
-    made = tiny_vlm(tiny_tokenizer(corpus, WORDS), seed=5)
+    made = tiny_family(model_type, tiny_tokenizer(corpus, WORDS), seed=5)
     made.model.eval()
     return made
 

@@ -31,6 +31,7 @@ PAIRS = [
     Query(UND, "color ?", ("i1",), ("no", "the small green ring at the left")),
     Query(GEN, "a red ring", ("i1", "i3")),
     Query(GEN, "a large blue square", ("i4", "i1")),
+    Query(Task.VIDEO_GENERATION_PAIR, "a red ring goes up", ("v1", "v2")),
 ]
 POINTS = [
     Query(POINT, "what color is the ring ?", ("i1",), ("red",)),
@@ -49,8 +50,26 @@ def table(vlm: Vlm, prompt: Encoded, ids: list[int]) -> torch.Tensor:
     whole = replace(prompt, input_ids=prompt.input_ids + ids, positions=positions,
                     weights=prompt.weights + [0.0] * len(ids), mm_types=prompt.mm_types + [0] * len(ids))  # fmt: skip
     with torch.inference_mode():
-        logits = vlm.model(**model_inputs(collate([whole], vlm.processor.pad_id))).logits[0]
+        logits = vlm.model(**own_inputs(vlm, collate([whole], vlm.processor.pad_id))).logits[0]
     return torch.log_softmax(logits.double(), -1)
+
+
+def own_inputs(vlm: Vlm, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """One sample as transformers' own processor of the family hands it to the model."""
+    if vlm.processor.family.mrope:
+        return model_inputs(batch)
+    found = {"input_ids": batch["input_ids"]}
+    if "pixel_values" in batch:
+        pixels = batch["pixel_values"]
+        sizes = torch.tensor([pixels.shape[-2:]] * len(pixels))
+        several = torch.tensor([len(pixels) + 1])  # pictures of one tile each
+        found |= {"pixel_values": pixels, "image_sizes": sizes, "batch_num_images": several}
+    if "pixel_values_videos" in batch:
+        clips = len(batch["video_grid_thw"])
+        found["pixel_values_videos"] = batch["pixel_values_videos"].reshape(
+            clips, -1, *batch["pixel_values_videos"].shape[1:]
+        )
+    return found
 
 
 def plain(vlm: Vlm, pack: Pack, pixels: Pixels, query: Query) -> tuple[str, dict[str, float]]:
@@ -80,19 +99,19 @@ def judge(vlm: Vlm, pack: Pack, pixels: Pixels, batch: int = 128) -> Judge:
     return Judge(vlm, pack, pixels, batch=batch)
 
 
-def test_pairs_equal_a_plain_reading_of_both_orders(vlm: Vlm, pack: Pack, pixels: Pixels) -> None:
-    for query, verdict in zip(PAIRS, judge(vlm, pack, pixels).compare(PAIRS), strict=True):
-        rationale, shown = plain(vlm, pack, pixels, query)
-        rationale_swapped, swapped = plain(vlm, pack, pixels, query.swapped())
+def test_pairs_equal_a_plain_reading_of_both_orders(any_vlm: Vlm, pack: Pack, pixels: Pixels) -> None:
+    for query, verdict in zip(PAIRS, judge(any_vlm, pack, pixels).compare(PAIRS), strict=True):
+        rationale, shown = plain(any_vlm, pack, pixels, query)
+        rationale_swapped, swapped = plain(any_vlm, pack, pixels, query.swapped())
         wanted = {f"order12:{k}": v for k, v in shown.items()} | {f"order21:{k}": v for k, v in swapped.items()}
-        assert verdict.logprobs == pytest.approx(wanted, abs=2e-4)
+        assert verdict.logprobs == pytest.approx(wanted, abs=1e-4)
         assert (verdict.rationale, verdict.rationale_swapped) == (rationale, rationale_swapped)
 
 
-def test_scores_equal_a_plain_reading(vlm: Vlm, pack: Pack, pixels: Pixels) -> None:
-    for query, verdict in zip(POINTS, judge(vlm, pack, pixels).score(POINTS), strict=True):
-        rationale, wanted = plain(vlm, pack, pixels, query)
-        assert verdict.logprobs == pytest.approx(wanted, abs=2e-4)
+def test_scores_equal_a_plain_reading(any_vlm: Vlm, pack: Pack, pixels: Pixels) -> None:
+    for query, verdict in zip(POINTS, judge(any_vlm, pack, pixels).score(POINTS), strict=True):
+        rationale, wanted = plain(any_vlm, pack, pixels, query)
+        assert verdict.logprobs == pytest.approx(wanted, abs=1e-4)
         assert verdict.rationale == rationale
         values = pack.point(query.task).values
         weights = {key: np.exp(value) for key, value in wanted.items()}
