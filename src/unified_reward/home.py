@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-ENVIRONMENT = "UR_HOME"
+ENVIRONMENT, STORE = "UR_HOME", "UR_STORE"
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,11 @@ class Home:
     @property
     def store_url(self) -> str:
         return (self.root / "store").as_uri()
+
+    @property
+    def named_store_url(self) -> str:
+        """$UR_STORE, as a cluster's pods have it, else the one here."""
+        return os.environ.get(STORE) or self.store_url
 
     @property
     def tracking_directory(self) -> Path:

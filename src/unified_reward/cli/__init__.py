@@ -174,7 +174,9 @@ def judge(
 
 @app.command()
 def serve(
-    model: Annotated[str, typer.Option(help="name of a run, or directory of a Hugging Face checkpoint")] = "shapes",
+    model: Annotated[
+        str, typer.Option(help="name of a run, directory of a Hugging Face checkpoint, or store:PREFIX in $UR_STORE")
+    ] = "shapes",
     host: Annotated[str, typer.Option(help="0.0.0.0 = reachable from outside")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 = any that is free", min=0, max=65535)] = 8000,
     name: Annotated[str, typer.Option(help="of the model, to clients; default: of the run", show_default=False)] = "",

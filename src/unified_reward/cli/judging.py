@@ -12,7 +12,7 @@ from unified_reward.cli.console import command, output, print_json, say
 from unified_reward.config import Stage
 from unified_reward.engines.openai_engine import OpenAiEngine
 from unified_reward.errors import UserError
-from unified_reward.home import Home
+from unified_reward.home import STORE, Home
 from unified_reward.judge import load_pack
 from unified_reward.judge.spoken import SpokenJudge
 from unified_reward.judge.way import PAPER, Spoken
@@ -20,10 +20,11 @@ from unified_reward.judge_command import Verdicts, ask, read_request
 from unified_reward.models.refs import model_directory
 from unified_reward.pipeline.decide import State
 from unified_reward.pipeline.status import RunStatus, read_status
-from unified_reward.stages.context import read_commit
-from unified_reward.store import open_artifact, open_store
+from unified_reward.stages.context import read_commit, read_pointer
+from unified_reward.store import ObjectStore, open_artifact, open_store
 
 PROBABILITIES = "probabilities"
+RUN = "run:"
 DEFAULT_MODEL = "shapes"  # the demo's run; with --server: the only model it has
 SERVER_KEY = "UR_SERVER_KEY"  # environment: the API key of --server
 UNDECIDED = {"tie": "neither is better", "unparsed": "unreadable"}
@@ -89,13 +90,43 @@ def _way(read: str, samples: int, temperature: float, server: str) -> Spoken | N
 
 
 def judge_directory(model: str, home: Home) -> Path:
-    """Files of a judge. model: a run's name, a directory, store:PREFIX or builtin:NAME."""
-    if ":" in model or Path(model).is_dir():
-        return model_directory(model, open_store(home.store_url), home.work / "artifacts")
-    if "/" in model:
-        raise UserError(field="--model", value=model, why="there is no such directory",
+    """Files of a judge. model: a run's name (or run:NAME), a directory, store:PREFIX or builtin:NAME.
+
+    store: and runs are looked for in $UR_STORE where it is set, else in what is kept here.
+    """
+    name = model.removeprefix(RUN)
+    if name == model and (":" in model or Path(model).is_dir()):
+        return model_directory(model, _store(home), home.work / "artifacts")
+    if "/" in name or name in ("", ".", ".."):
+        why = "there is no such directory" if name == model else "no run has such a name"
+        raise UserError(field="--model", value=model, why=why,
                         fix="Name a run, or a directory of Hugging Face files.")  # fmt: skip
-    return _judge_of(read_status(home, model), home)
+    in_store = _judge_in_store(name, home) if os.environ.get(STORE) else None
+    return in_store or _judge_of(_run_here(name, home), home)
+
+
+def _store(home: Home) -> ObjectStore:
+    return open_store(home.named_store_url, create=not os.environ.get(STORE))
+
+
+def _judge_in_store(run: str, home: Home) -> Path | None:
+    """The judge that a run has in $UR_STORE now, None when it has none there."""
+    store, stage = _store(home), Stage.REWARD_TRAIN.value
+    key = read_pointer(store, run, stage)
+    done = read_commit(store, stage, key) if key else None
+    return open_artifact(store, done.outputs["judge"]).materialise(home.work / "artifacts") if done else None
+
+
+def _run_here(name: str, home: Home) -> RunStatus:
+    try:
+        return read_status(home, name)
+    except UserError as error:
+        if not os.environ.get(STORE):
+            raise
+        raise UserError(
+            field="--model", value=name, why=f"no run of this name has a judge in {home.named_store_url} or in {home.root}",
+            fix="Name a run whose reward-train is done, or store:PREFIX.",
+        ) from error  # fmt: skip
 
 
 def _judge_of(found: RunStatus, home: Home) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,7 @@ def serve(directory: Path, options: ServeOptions) -> None:
     server = uvicorn.Server(config)
     listening.listen(config.backlog)  # from here on clients that connect are kept until they are answered
     print(f"listening on http://{options.host}:{listening.getsockname()[1]}", flush=True)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # uvicorn's own, and after its end the usual one
     server.run(sockets=[listening])
 
 

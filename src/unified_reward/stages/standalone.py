@@ -27,7 +27,7 @@ from unified_reward.stages.context import read_commit, read_pointer
 from unified_reward.store import ObjectStore, open_store, resolve
 from unified_reward.tracking import embedded_uri
 
-STORE, PARENT_KEY = "UR_STORE", "UR_PARENT_KEY"
+PARENT_KEY = "UR_PARENT_KEY"
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,7 @@ def request_spec(request: Request) -> StageSpec:
     Store and tracking that are not named are those of the environment, as a cluster's jobs have them, else the embedded ones.
     """
     home = Home.at(request.home)
-    store_url = request.store or os.environ.get(STORE) or home.store_url
-    store = open_store(store_url)
+    store = open_store(request.store or home.named_store_url)
     node = _node(request)
     given = dict(_pair(text) for text in request.inputs)
     inputs = {name: _input(store, request.run, node, name, given) for name in node.inputs}
