@@ -67,6 +67,7 @@ def report_data(status: RunStatus, commits: Mapping[str, Commit], store: ObjectS
         headline=_headline(metrics, commits, policies),
         judge=metrics,
         judge_charts=list(_judge_charts(metrics, commits["reward-train"])),
+        benchmarks=judge.report.get("benchmarks", ()),
         preferences=[_preferences(name, commits, pictures) for name in policies[:4]],
         policies=[_policy(name, commits, pictures) for name in policies[:4]],
         groups=_groups(status, commits, policies),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from unified_reward.tracking.markup import Html, Picture, join, tag, text
 from unified_reward.tracking.report_sections import (
+    benchmarks_section,
     costs_section,
     groups_section,
     headline_section,
@@ -141,7 +142,7 @@ class ReportData:
 
     summary: what was done, in two sentences. facts: name -> value under it (date, seed, data, command).
     judge: task name -> metrics as `evaluation.judge_metrics` gives them (JSON). groups: repeats of a
-    sweep. notes: what the numbers do not say.
+    sweep. benchmarks: as `evaluation.benchmarks.Report.as_json` gives them. notes: what the numbers do not say.
     links: label -> URL (http or https), at the end.
     """
 
@@ -151,6 +152,7 @@ class ReportData:
     headline: Sequence[Headline] = ()
     judge: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     judge_charts: Sequence[Chart] = ()
+    benchmarks: Sequence[Mapping[str, Any]] = ()
     preferences: Sequence[Preferences] = ()
     policies: Sequence[Policy] = ()
     groups: Sequence[Group] = ()
@@ -168,6 +170,7 @@ def render(data: ReportData) -> str:
     body = join([
         _head(data),
         judge_section(data.judge, data.judge_charts),
+        benchmarks_section(data.benchmarks),
         preferences_section(data.preferences),
         policies_section(data.policies),
         groups_section(data.groups),

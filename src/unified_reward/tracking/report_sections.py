@@ -58,6 +58,23 @@ def judge_section(tasks: Mapping[str, Mapping[str, Any]], charts: Sequence[repor
     ])  # fmt: skip
 
 
+def benchmarks_section(benchmarks: Sequence[Mapping[str, Any]]) -> Html:
+    if not benchmarks:
+        return NOTHING
+    columns = [Column("benchmark"), Column("accuracy", "r"), Column("95 % interval", "r"), Column("", "bar"),
+               Column("unparsed", "r"), Column("n", "r")]  # fmt: skip
+    rows = [
+        (each["benchmark"], percent(each["accuracy"]), _interval(each["interval"]),
+         share_bar(each["accuracy"]), f"{each['unparsed']:,}", f"{each['n']:,}")
+        for each in benchmarks
+    ]  # fmt: skip
+    return join([
+        tag("h3", "Benchmarks"),
+        tag("p", "The judge asked and scored as each benchmark's protocol says; an answer without a verdict is wrong."),
+        table(columns, rows, caption="Share of right verdicts, in per cent."),
+    ])  # fmt: skip
+
+
 def preferences_section(preferences: Sequence[report.Preferences]) -> Html:
     if not preferences:
         return NOTHING

@@ -42,6 +42,7 @@ def full(text: str) -> ReportData:
     return ReportData(
         run=text, summary=text, facts={text: text}, headline=[Headline(text, text, text, text)],
         judge={"image_generation_pair": pair, "image_generation_point": {"pearson": 0.91, "n": 10}},
+        benchmarks=[{"benchmark": text, "accuracy": 0.4559, "interval": [0.43, 0.481], "n": 1735, "unparsed": 3}],
         judge_charts=[chart], preferences=[Preferences(text, 10, 10, 8, {text: 2}, [chart], [example])],
         policies=[Policy(text, policy, [chart], [Drawn(text, [picture()], [picture()], [False], [True])])],
         groups=[Group(text, [0.5, 0.5, 0.5], [0.6, 0.7, 0.8], [10, 12, 11]), Group(text, [0.5], [0.4])],
@@ -118,6 +119,7 @@ def test_numbers_are_shown_as_they_are() -> None:
     shown = "".join(audit(render(full("x"))).shown)
     assert "90.0" in shown  # judge accuracy
     assert "0.910" in shown  # Pearson
+    assert re.search(r"45\.6\s*43\.0 – 48\.1\s*3\s*1,735", shown)  # a benchmark: accuracy, interval, unparsed, n
     assert "+25.0" in shown  # policy gain in points
     assert "-100.0" in shown  # a fact that got lost is not hidden
     assert re.search(
@@ -131,7 +133,8 @@ def test_numbers_are_shown_as_they_are() -> None:
 def test_missing_results_stay_empty_instead_of_zero() -> None:
     judge = {"image_generation_pair": {"accuracy": None, "single_order_accuracy": None, "n": 0, "facts": {}},
              "image_generation_point": {"pearson": None, "spearman": None, "mae": None, "n": 0}}  # fmt: skip
-    shown = "".join(audit(render(ReportData(run="r", summary="s", judge=judge))).shown)
+    benchmark = {"benchmark": "mmrb2", "accuracy": None, "interval": None, "n": 0, "unparsed": 0}
+    shown = "".join(audit(render(ReportData(run="r", summary="s", judge=judge, benchmarks=[benchmark]))).shown)
     assert "0.0" not in shown.replace("50", "")
 
 
