@@ -31,6 +31,7 @@ EXTERNAL = (
     "global.objectStore.existingSecret=keys", "mlflow.artifacts.existingSecret=mlflow-keys",
     "mlflow.database.bundled=false", "mlflow.database.existingSecret=database",
 )  # fmt: skip
+SERVE = ("serve.enabled=true", "serve.model=run:shapes")
 Manifest = dict[str, Any]
 Render = Callable[..., list[Manifest]]
 
@@ -95,11 +96,13 @@ def test_the_linter_has_no_complaint(helm: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "sets", [("trainingOperator.install=true", "mlflow.replicas=3"), EXTERNAL], ids=["bundled", "external"]
+    "sets",
+    [("trainingOperator.install=true", "mlflow.replicas=3", *SERVE), (*EXTERNAL, *SERVE)],
+    ids=["bundled", "external"],
 )
 def test_every_pod_passes_restricted_pod_security(render: Render, sets: tuple[str, ...]) -> None:
     found = dict(pods(render(*sets)))
-    assert {"ur-operator", "ur-mlflow", "ur-test-store"} <= set(found)
+    assert {"ur-operator", "ur-mlflow", "ur-serve", "ur-test-store"} <= set(found)
     for name, spec in found.items():
         security = spec["securityContext"]
         assert security["runAsNonRoot"] is True, name
@@ -117,20 +120,22 @@ def test_every_pod_passes_restricted_pod_security(render: Render, sets: tuple[st
 
 def test_only_those_who_talk_to_the_api_server_get_a_token(render: Render) -> None:
     with_token = {
-        name for name, spec in pods(render("trainingOperator.install=true")) if spec["automountServiceAccountToken"]
+        name
+        for name, spec in pods(render("trainingOperator.install=true", *SERVE))
+        if spec["automountServiceAccountToken"]
     }
     assert with_token == {"ur-operator", "ur-training-operator", "ur-test-alignmentrun"}
 
 
 def test_every_server_is_probed(render: Render) -> None:
-    for manifest in render("trainingOperator.install=true"):
+    for manifest in render("trainingOperator.install=true", *SERVE):
         if manifest["kind"] in ("Deployment", "StatefulSet"):
             for container in manifest["spec"]["template"]["spec"]["containers"]:
                 assert {"livenessProbe", "readinessProbe"} <= set(container), manifest["metadata"]["name"]
 
 
 def test_every_pod_lies_under_a_policy_of_both_directions(render: Render) -> None:
-    manifests = render("trainingOperator.install=true")
+    manifests = render("trainingOperator.install=true", *SERVE)
     policies = [m["spec"] for m in manifests if m["kind"] == "NetworkPolicy"]
     assert all(policy["policyTypes"] == ["Ingress", "Egress"] for policy in policies)
     selected = [policy["podSelector"]["matchLabels"].items() for policy in policies]
@@ -301,6 +306,61 @@ def test_the_document_of_helm_test_is_valid(helm: str) -> None:
     AlignmentRun.model_validate(json.loads((CHART / "files" / "tests" / "alignmentrun.json").read_text()))
 
 
+def test_no_judge_is_served_unless_asked_for(render: Render) -> None:
+    assert not [m for m in render() if m["metadata"]["name"] == "ur-serve"]
+
+
+def test_a_judge_as_a_service_finds_the_store_as_jobs_do(render: Render) -> None:
+    manifests = render(*SERVE, "global.objectStore.bucket=runs", "global.image.tag=dev")
+    spec = one(manifests, "Deployment", "ur-serve")["spec"]["template"]["spec"]
+    (server,) = spec["containers"]
+    assert server["image"] == "localhost/ur-trainer:dev"
+    assert server["command"] == ["python", "-m", "unified_reward.cli", "serve"]
+    assert {"--model=run:shapes", "--host=0.0.0.0", "--port=8000", "--device=cpu"} <= set(server["args"])
+    given = {each["name"]: each["value"] for each in server["env"]}
+    assert given == {"UR_STORE": "s3://runs", "UR_S3_ENDPOINT": "http://ur-minio:9000", "AWS_REGION": "us-east-1",
+                     "UR_HOME": "/work/ur", "HOME": "/tmp"}  # fmt: skip
+    assert server["envFrom"] == [{"secretRef": {"name": "ur-store"}}]
+    assert one(manifests, "Service", "ur-serve")["spec"]["ports"] == [
+        {"name": "http", "port": 8000, "targetPort": "http"}
+    ]
+    assert {"port": 9000} in [port for rule in one(manifests, "NetworkPolicy", "ur-serve")["spec"]["egress"]
+                              for port in rule["ports"]]  # fmt: skip
+    admitted = one(manifests, "NetworkPolicy", "ur-minio")["spec"]["ingress"][0]["from"]
+    assert {"app.kubernetes.io/name": "serve", "app.kubernetes.io/instance": "ur"} in [
+        peer["podSelector"]["matchLabels"] for peer in admitted
+    ]
+
+
+def test_a_served_judge_has_time_to_load_and_to_finish(render: Render) -> None:
+    spec = one(render(*SERVE), "Deployment", "ur-serve")["spec"]["template"]["spec"]
+    (server,) = spec["containers"]
+    startup = server["startupProbe"]
+    assert startup["periodSeconds"] * startup["failureThreshold"] == 600
+    assert spec["terminationGracePeriodSeconds"] == 120
+    assert server["lifecycle"]["preStop"]["exec"]["command"] == ["sleep", "5"]
+    assert [server[probe]["httpGet"]["path"] for probe in ("livenessProbe", "readinessProbe")] == [
+        "/healthz",
+        "/readyz",
+    ]
+
+
+def test_a_served_judge_s_gpu_token_and_options(render: Render) -> None:
+    manifests = render(*SERVE, "serve.gpus=1", "serve.gpuResource=amd.com/gpu", "serve.replicas=3", "serve.tokenSecret=judge",
+                       "serve.fetch={https://media.example.org/a/}", "serve.name=judge-1")  # fmt: skip
+    deployment = one(manifests, "Deployment", "ur-serve")["spec"]
+    (server,) = deployment["template"]["spec"]["containers"]
+    assert server["resources"] == {
+        "requests": {"cpu": "1", "memory": "2Gi"},
+        "limits": {"memory": "4Gi", "amd.com/gpu": 1},
+    }
+    assert {"--device=cuda", "--fetch=https://media.example.org/a/", "--name=judge-1"} <= set(server["args"])
+    token = {"name": "UR_SERVE_TOKEN", "valueFrom": {"secretKeyRef": {"name": "judge", "key": "UR_SERVE_TOKEN"}}}
+    assert token in server["env"]
+    assert deployment["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
+    assert one(manifests, "PodDisruptionBudget", "ur-serve")["spec"]["maxUnavailable"] == 1
+
+
 BAD = [
     ("global.image.tag=latest", "global.image.tag"),
     ("global.image.registry=https://registry.example.org", "/global/image/registry"),
@@ -326,6 +386,13 @@ BAD = [
     ("operator.image.repository=UR", "/operator/image/repository"),
     ("operator.command=python", "/operator/command"),
     ("operator.replicas=2", "replicas"),
+    ("serve.enabled=true", "/serve/model"),
+    ("serve.model=shapes:latest", "/serve/model"),
+    ("serve.gpus=2", "/serve/gpus"),
+    ("serve.token=secret", "token"),
+    ("serve.fetch={http://}", "/serve/fetch/0"),
+    ("serve.startupSeconds=0", "/serve/startupSeconds"),
+    ("serve.modelSpace=lots", "/serve/modelSpace"),
     ("trainingOperator.initImage=busybox", "/trainingOperator/initImage"),
     ("trainingOperator.install=true,trainingOperator.initImage=busybox:latest", "trainingOperator.initImage"),
     ("trainingoperator.install=true", "trainingoperator"),
