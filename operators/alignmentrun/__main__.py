@@ -26,7 +26,6 @@ from unified_reward.errors import EXIT_USER_ERROR, UserError
 from unified_reward.launch.pytorchjob import MANAGED_BY, MANAGER
 
 OURS = {MANAGED_BY: MANAGER}
-DEAF_SECONDS = 600.0
 
 
 class Defaults:
@@ -74,7 +73,8 @@ def _register(registry: kopf.OperatorRegistry, make_controller: Any, make_api: A
         settings.networking.request_timeout = 30
         settings.networking.connect_timeout = 5
         settings.watching.server_timeout = 600
-        settings.queueing.worker_limit = 64
+        # A limit would let an object wait for another's worker to idle; each only hands over to our own queue.
+        settings.queueing.idle_timeout = 0.5
         controller = state["controller"] = make_controller(make_api())
         state["pages"] = await _serve(controller, int(os.environ.get("UR_PORT", "8080")))
         await controller.start()

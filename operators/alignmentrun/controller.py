@@ -1,7 +1,8 @@
 """From what the watches tell to what is written: a cache, a queue without doubles, and workers that reconcile.
 
 The cache is filled before anything is decided, and takes the answers of our own writes at once, so that nothing is written
-twice because a watch lags behind. Children are found by their owner's UID, never by a name.
+twice because a watch lags behind. In one round jobs are made first, then the status says so, then events tell it, then
+jobs that the status has given up are deleted: whatever fails half way, the next look goes on from there.
 """
 
 from __future__ import annotations
@@ -9,85 +10,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import re
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Any
+import uuid
+from collections import Counter, defaultdict, deque
+from collections.abc import Awaitable, Callable, Mapping
 
 from operators.alignmentrun.api import EVENTS, JOBS, PODS, RUNS, Api, ApiError
-from operators.alignmentrun.mlflow import Mlflow, UnavailableError
-from operators.alignmentrun.observe import Resource, name, phase
-from operators.alignmentrun.reconcile import Outcome, Seen, parent_key, reconcile, worth_writing
+from operators.alignmentrun.cache import ALONE, Cache, owner_of
+from operators.alignmentrun.observe import Resource, name
+from operators.alignmentrun.progress import Progress
+from operators.alignmentrun.reconcile import Event, Outcome, reconcile, worth_writing
+from operators.alignmentrun.standalone import further_attempt, next_step
+from operators.alignmentrun.tracker import Tracker
 from unified_reward.config import ClusterDefaults
-from unified_reward.launch.pytorchjob import JOB_LABEL, MANAGED_BY, MANAGER
-from unified_reward.pipeline.decide import State
-from unified_reward.pipeline.resource import ConditionType, Phase, ResourceStatus, StageProgress, Tracking
+from unified_reward.launch.pytorchjob import API_VERSION, KIND, MANAGED_BY, MANAGER
+from unified_reward.pipeline.resource import ResourceStatus
 
 logger = logging.getLogger("operator")
 
 SELECTOR = f"{MANAGED_BY}={MANAGER}"
 WORKERS = 8
 PROGRESS_SECONDS = 15.0
-TRACKING_RETRY_SECONDS = 20.0
-SWEEP_SECONDS = 600.0
+SWEEP_SECONDS, FIRST_SWEEP_SECONDS = 600.0, 5.0
+RESYNC_SECONDS, SETTLED_SECONDS = 300.0, 30.0
 LONGEST_PAUSE_SECONDS = 60.0
-PROGRESS_LINE = re.compile(r"^(?:\[\d+\] )?progress (\d+)/(\d+) (\S+?),?(?: (\d+) s left)?(?:: (.*))?$")
-TRACKING_STATES = {Phase.SUCCEEDED: "FINISHED", Phase.FAILED: "FAILED", Phase.CANCELLED: "KILLED"}
-
-
-@dataclass
-class Cache:
-    """Objects by UID, and what belongs together."""
-
-    runs: dict[str, Resource] = field(default_factory=dict)
-    jobs: dict[str, Resource] = field(default_factory=dict)
-    pods: dict[str, Resource] = field(default_factory=dict)
-    jobs_of: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    pods_of: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-
-    def put_run(self, run: Resource) -> str:
-        uid = str(run["metadata"]["uid"])
-        if not _older(run, self.runs.get(uid)):
-            self.runs[uid] = run
-        return uid
-
-    def put_job(self, job: Resource) -> str:
-        """Returns the owner's UID, "" for a job of nobody."""
-        uid, owner = str(job["metadata"]["uid"]), _owner(job)
-        if not _older(job, self.jobs.get(uid)):
-            self.jobs[uid] = job
-            self.jobs_of[owner].add(uid)
-        return owner
-
-    def put_pod(self, pod: Resource) -> str:
-        """Returns the UID of the run it belongs to, "" when its job is not known."""
-        uid = str(pod["metadata"]["uid"])
-        if not _older(pod, self.pods.get(uid)):
-            self.pods[uid] = pod
-            self.pods_of[_job(pod)].add(uid)
-        return self.run_of(pod)
-
-    def run_of(self, pod: Resource) -> str:
-        wanted = str(pod["metadata"].get("labels", {}).get("unifiedreward.dev/run", ""))
-        return next((uid for uid, run in self.runs.items() if name(run) == wanted), "")
-
-    def drop(self, table: str, uid: str) -> None:
-        gone = getattr(self, table).pop(uid, None)
-        index = {"jobs": self.jobs_of, "pods": self.pods_of}.get(table)
-        if gone is not None and index is not None:
-            key = _owner(gone) if table == "jobs" else _job(gone)
-            index[key].discard(uid)
-            if not index[key]:
-                del index[key]
-
-    def seen(self, uid: str) -> Seen:
-        jobs = [self.jobs[each] for each in self.jobs_of.get(uid, ())]
-        records = ResourceStatus.model_validate(self.runs[uid].get("status") or {}).stages
-        names = {name(job) for job in jobs} | {record.job for record in records if record.state is State.RUNNING}
-        pods = {each: [self.pods[pod] for pod in self.pods_of.get(each, ())] for each in names}
-        return Seen(self.runs[uid], jobs, pods)
+PAGE_SECONDS = 2.0  # so long a new run waits for its page in MLflow, so that both are told in one write
+PERMANENT = range(400, 500)
+PASSING = (401, 429)  # of those: a token that was just rotated, a server that asks for patience
 
 
 class Controller:
@@ -98,37 +47,42 @@ class Controller:
         self.cache = Cache()
         self.ready = False
         self.last_seen = time.time()
-        self.latencies: list[float] = []
+        self.latencies: deque[float] = deque(maxlen=10000)
+        self.child_latencies: deque[float] = deque(maxlen=10000)
         self.failures: Counter[str] = Counter()
         self.reconciled = 0
+        installation = f"{api.namespace}@{api.access.cluster}"
+        self.tracker = Tracker(self.cache.runs, defaults, installation, self._page_changed)
+        self.progress = Progress(api, self.cache, self.enqueue)
         self._queue: asyncio.Queue[str] = asyncio.Queue()
         self._since: dict[str, float] = {}
         self._busy: set[str] = set()
         self._again: set[str] = set()
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._unpaged: set[str] = set()
+        self._ended: dict[str, float] = {}
+        self._timers: dict[str, tuple[float, asyncio.TimerHandle]] = {}
         self._pauses: Counter[str] = Counter()
-        self._progress: dict[str, StageProgress] = {}
-        self._servers: dict[str, Mlflow] = {}
-        self._tracking: dict[str, Tracking] = {}
-        self._tracking_errors: dict[str, str] = {}
-        self._next_tracking: dict[str, float] = {}
+        self._refused: dict[str, dict[str, str]] = defaultdict(dict)
+        self._resync_wanted = asyncio.Event()
+        self._settled_at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
 
     # --- watching
 
     async def start(self) -> None:
         """Fill the cache, then let the workers begin."""
-        for run in await self.api.list(RUNS):
-            self.cache.put_run(_typed(run, "unifiedreward.dev/v1alpha1", "AlignmentRun"))
-        for job in await self.api.list(JOBS, SELECTOR):
-            self.cache.put_job(job)
-        for pod in await self.api.list(PODS, SELECTOR):
-            self.cache.put_pod(_slim(pod))
+        await self._list()
         self.ready = True
-        for uid in self.cache.runs:
-            self.enqueue(uid)
+        self._settled_at = time.monotonic() + SETTLED_SECONDS
+        self.tracker.start()
+        for key in [*self.cache.runs, *(key for key in self.cache.jobs_of if key.startswith(ALONE))]:
+            self._first_look(key)
         self._tasks = [asyncio.create_task(self._work()) for _ in range(WORKERS)]
-        self._tasks += [asyncio.create_task(self._watch_progress()), asyncio.create_task(self._sweep())]
+        self._tasks += [
+            asyncio.create_task(self._every(PROGRESS_SECONDS, PROGRESS_SECONDS, self.progress.look)),
+            asyncio.create_task(self._every(FIRST_SWEEP_SECONDS, SWEEP_SECONDS, self.tracker.sweep)),
+            asyncio.create_task(self._every(0.0, 1.0, self._resync)),
+        ]
         logger.info(
             "ready: %d runs, %d jobs, %d pods", len(self.cache.runs), len(self.cache.jobs), len(self.cache.pods)
         )
@@ -137,54 +91,123 @@ class Controller:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for server in self._servers.values():
-            await server.stop()
+        await self.tracker.stop()
         await self.api.close()
 
     def saw_run(self, kind: str | None, run: Resource) -> None:
-        self.last_seen = time.time()
+        self._heard(kind)
         uid = str(run["metadata"]["uid"])
         if kind == "DELETED":
-            gone = self.cache.runs.get(uid)
-            self.cache.drop("runs", uid)
-            if gone is not None:
-                self._tasks.append(asyncio.create_task(self._close_deleted(gone)))
+            self._run_gone(uid)
             return
-        if (
-            self.cache.runs.get(uid, {}).get("metadata", {}).get("resourceVersion")
-            == run["metadata"]["resourceVersion"]
-        ):
+        known = self.cache.runs.get(uid)
+        if known is not None and known["metadata"].get("resourceVersion") == run["metadata"].get("resourceVersion"):
             return  # our own write
         self.cache.put_run(run)
-        self.enqueue(uid)
+        if known is None:
+            self._first_look(uid)
+        else:
+            self.tracker.look(uid)
+            self.enqueue(uid)
 
     def saw_job(self, kind: str | None, job: Resource) -> None:
-        self.last_seen = time.time()
+        self._heard(kind)
         if kind == "DELETED":
-            self.cache.drop("jobs", str(job["metadata"]["uid"]))
-            self.enqueue(_owner(job))
+            self.cache.drop_job(str(job["metadata"]["uid"]))
+            self.enqueue(owner_of(job))
             return
-        self.enqueue(self.cache.put_job(job))
+        before = self.cache.jobs.get(str(job["metadata"]["uid"]))
+        owner = self.cache.put_job(job)
+        if kind is not None and _has_succeeded(job) and not (before and _has_succeeded(before)):
+            self._ended.setdefault(owner, time.monotonic())
+        self.enqueue(owner)
 
     def saw_pod(self, kind: str | None, pod: Resource) -> None:
-        self.last_seen = time.time()
+        self._heard(kind)
         if kind == "DELETED":
-            self.cache.drop("pods", str(pod["metadata"]["uid"]))
-            self.enqueue(self.cache.run_of(pod))
+            self.enqueue(self.cache.drop_pod(str(pod["metadata"]["uid"])))
+        else:
+            self.enqueue(self.cache.put_pod(pod))
+
+    def _heard(self, kind: str | None) -> None:
+        """A watch that had to list again (kind None) tells nothing of what was deleted in between."""
+        self.last_seen = time.time()
+        if kind is None and self.ready and time.monotonic() > self._settled_at:
+            self._resync_wanted.set()
+
+    def _first_look(self, key: str) -> None:
+        """A new run is looked at when MLflow has answered, or has had its time."""
+        if key in self.cache.runs:
+            new = not (self.cache.runs[key].get("status") or {}).get("phase")
+            if self.tracker.look(key) and new:
+                self._unpaged.add(key)
+                asyncio.get_running_loop().call_later(PAGE_SECONDS, self._page_changed, key)
+                return
+        self.enqueue(key)
+
+    def _page_changed(self, uid: str) -> None:
+        self._unpaged.discard(uid)
+        self.enqueue(uid)
+
+    def _run_gone(self, uid: str) -> None:
+        gone = self.cache.drop_run(uid)
+        if gone is None:
             return
-        self.enqueue(self.cache.put_pod(_slim(pod)))
+        for table in (self._pauses, self._refused, self._ended):
+            table.pop(uid, None)
+        self._unpaged.discard(uid)
+        self._cancel_timer(uid)
+        self.tracker.forget(gone)
+
+    async def _list(self) -> None:
+        """All there is, page by page; what is known and no longer there goes."""
+        for table, path, selector, put, drop in (
+            ("runs", RUNS, "", self.cache.put_run, self._run_gone),
+            ("jobs", JOBS, SELECTOR, self.cache.put_job, self.cache.drop_job),
+            ("pods", PODS, SELECTOR, self.cache.put_pod, self.cache.drop_pod),
+        ):
+            there: set[str] = set()
+            listed_at = ""
+            async for items, version in self.api.pages(path, selector):
+                listed_at = version
+                for item in items:
+                    there.add(str(item["metadata"]["uid"]))
+                    put(item)
+            for uid in self.cache.stale(table, there, listed_at):
+                drop(uid)
+
+    async def _resync(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._resync_wanted.wait(), RESYNC_SECONDS)
+        self._resync_wanted.clear()
+        await self._list()
+        for key in [*self.cache.runs, *(key for key in self.cache.jobs_of if key.startswith(ALONE))]:
+            self.enqueue(key)
+
+    async def _every(self, first: float, seconds: float, what: Callable[[], Awaitable[None]]) -> None:
+        await asyncio.sleep(first)
+        while True:
+            try:
+                await what()
+            except ApiError as error:
+                self.failures[str(error.status)] += 1
+                logger.warning("%s; tried again", error)
+            except Exception:
+                self.failures["defect"] += 1
+                logger.exception("a defect; tried again")
+            await asyncio.sleep(seconds)
 
     # --- the queue
 
-    def enqueue(self, uid: str) -> None:
-        """Look at a run, once, however often it is asked for."""
-        if not self.ready or uid not in self.cache.runs:
+    def enqueue(self, key: str) -> None:
+        """Look at a run, or at an app by itself, once, however often it is asked for."""
+        if not self.ready or key in self._unpaged or not (key in self.cache.runs or key.startswith(ALONE)):
             return
-        if uid in self._busy:
-            self._again.add(uid)
-        elif uid not in self._since:
-            self._since[uid] = time.monotonic()
-            self._queue.put_nowait(uid)
+        if key in self._busy:
+            self._again.add(key)
+        elif key not in self._since:
+            self._since[key] = time.monotonic()
+            self._queue.put_nowait(key)
 
     @property
     def depth(self) -> int:
@@ -192,266 +215,194 @@ class Controller:
 
     async def _work(self) -> None:
         while True:
-            uid = await self._queue.get()
-            began = self._since.pop(uid)
-            self._busy.add(uid)
+            key = await self._queue.get()
+            began = self._since.pop(key)
+            self._busy.add(key)
             try:
-                await self._reconcile(uid)
+                await (self._look_alone(key) if key.startswith(ALONE) else self._look(key))
                 self.latencies.append(time.monotonic() - began)
-                del self.latencies[:-10000]
-                self._pauses.pop(uid, None)
+                self.reconciled += 1
             except ApiError as error:
-                self._later_after(uid, str(error.status))
-                logger.warning("run %s: %s; tried again", self._name(uid), error)
+                self._later_after(key, str(error.status))
+                logger.warning("%s; tried again", error, extra={"run": self._name(key)})
             except Exception:
-                self._later_after(uid, "defect")
-                logger.exception("run %s: a defect; tried again", self._name(uid))
+                self._later_after(key, "defect")
+                logger.exception("a defect; tried again", extra={"run": self._name(key)})
+            else:
+                if not self._refused.get(key):
+                    self._pauses.pop(key, None)
             finally:
-                self._busy.discard(uid)
-                if uid in self._again:
-                    self._again.discard(uid)
-                    self.enqueue(uid)
+                self._busy.discard(key)
+                if key in self._again:
+                    self._again.discard(key)
+                    self.enqueue(key)
 
-    def _later_after(self, uid: str, reason: str) -> None:
+    def _later_after(self, key: str, reason: str) -> None:
         self.failures[reason] += 1
-        self._pauses[uid] += 1
-        self._at(uid, time.time() + min(2.0 ** self._pauses[uid] / 2, LONGEST_PAUSE_SECONDS))
+        self._pauses[key] += 1
+        self._at(key, time.time() + min(2.0 ** min(self._pauses[key], 10) / 2, LONGEST_PAUSE_SECONDS))
 
-    def _at(self, uid: str, when: float) -> None:
-        if old := self._timers.pop(uid, None):
-            old.cancel()
+    def _at(self, key: str, when: float) -> None:
+        """The earliest of what is asked for counts: a look asks for the next one itself."""
+        known = self._timers.get(key)
+        if known is not None and known[0] <= when:
+            return
+        self._cancel_timer(key)
         delay = max(0.05, when - time.time())
-        self._timers[uid] = asyncio.get_running_loop().call_later(delay, self.enqueue, uid)
+        self._timers[key] = (when, asyncio.get_running_loop().call_later(delay, self._fire, key))
+
+    def _fire(self, key: str) -> None:
+        self._timers.pop(key, None)
+        self.enqueue(key)
+
+    def _cancel_timer(self, key: str) -> None:
+        if known := self._timers.pop(key, None):
+            known[1].cancel()
 
     # --- one run
 
-    async def _reconcile(self, uid: str) -> None:
-        if uid not in self.cache.runs:
+    async def _look(self, uid: str) -> None:
+        run = self.cache.runs.get(uid)
+        if run is None or run["metadata"].get("deletionTimestamp"):
             return
-        run = self.cache.runs[uid]
-        if run["metadata"].get("deletionTimestamp"):
-            return
-        await self._track(uid, run)
-        seen = self.cache.seen(uid)
-        seen = Seen(
-            seen.run, seen.jobs, seen.pods, self._progress, self._tracking.get(uid), self._tracking_errors.get(uid, "")
-        )
         now = time.time()
-        outcome = reconcile(seen, self.defaults(), now)
-        await self._write(uid, outcome)
+        outcome = self._outcome(uid, now)
+        told = dict(self._refused.get(uid, {}))
+        await self._make(uid, outcome)
+        if self._refused.get(uid, {}) != told:
+            outcome = self._outcome(uid, now)  # for the status only: what could be made has been
+        for job, suspended in outcome.suspend:
+            self.cache.put_job(await self.api.merge(JOBS, job, {"spec": {"runPolicy": {"suspend": suspended}}}))
         before = ResourceStatus.model_validate(run.get("status") or {})
         if worth_writing(before, outcome.status, now):
             await self._write_status(uid, outcome.status)
-        self.reconciled += 1
-        await self._after(uid, outcome)
+            self.tracker.look(uid)
+            for event in outcome.events:
+                await self._post(self.cache.runs.get(uid, run), event)
+        await self._delete(self.cache.jobs_for(uid), outcome.delete)
+        if outcome.gone:
+            await self.api.delete(RUNS, name(run), uid)
+        if self._refused.get(uid):
+            self._later_after(uid, "refused")
+        if outcome.next_look:
+            self._at(uid, outcome.next_look)
 
-    async def _write(self, uid: str, outcome: Outcome) -> None:
-        for job in outcome.delete:
-            await self.api.delete(JOBS, job)
-        for job, suspended in outcome.suspend:
-            self.cache.put_job(await self.api.merge(JOBS, job, {"spec": {"runPolicy": {"suspend": suspended}}}))
+    def _outcome(self, uid: str, now: float) -> Outcome:
+        seen = self.cache.seen(
+            uid, progress=self.progress.of_job, refused=self._refused.get(uid, {}),
+            tracking=self.tracker.known.get(uid), tracking_error=self.tracker.errors.get(uid),
+        )  # fmt: skip
+        return reconcile(seen, self.defaults(), now)
+
+    async def _make(self, uid: str, outcome: Outcome) -> None:
+        """The jobs asked for. What the API server will not take is remembered with its reason, for the status."""
+        ended = self._ended.pop(uid, None)
         for manifest in outcome.apply:
-            self.cache.put_job(await self.api.apply(JOBS, manifest))
-        for event in outcome.events:
-            await self._post(uid, event.reason, event.message, event.warning)
+            job = manifest["metadata"]["name"]
+            try:
+                self.cache.put_job(await self._made(manifest))
+            except ApiError as error:
+                if error.status not in PERMANENT or error.status in PASSING:
+                    raise
+                self._refused[uid][job] = str(error)[:1000]
+                continue
+            self._refused.get(uid, {}).pop(job, None)
+            if ended is not None:
+                self.child_latencies.append(time.monotonic() - ended)
+        if not self._refused.get(uid):
+            self._refused.pop(uid, None)
+
+    async def _made(self, manifest: Mapping[str, object]) -> Resource:
+        """The job, also when an earlier call made it and its answer was lost."""
+        metadata = dict(manifest["metadata"])  # type: ignore[call-overload]
+        try:
+            return await self.api.create(JOBS, manifest)
+        except ApiError as error:
+            if error.status != 409:
+                raise
+        there = await self.api.get(JOBS, metadata["name"])
+        wanted = {each["uid"] for each in metadata["ownerReferences"]}
+        if wanted <= {each["uid"] for each in there["metadata"].get("ownerReferences", [])}:
+            return there
+        raise ApiError(409, f"another job has the name {metadata['name']}: of a run deleted just now, or made by hand")
+
+    async def _delete(self, jobs: list[Resource], names: tuple[str, ...]) -> None:
+        for job in jobs:
+            if name(job) in names and not job["metadata"].get("deletionTimestamp"):
+                uid = str(job["metadata"]["uid"])
+                await self.api.delete(JOBS, name(job), uid)
+                self.cache.going(uid, _moment())
 
     async def _write_status(self, uid: str, status: ResourceStatus) -> None:
         run = self.cache.runs[uid]
-        metadata = {"name": name(run), "namespace": run["metadata"]["namespace"], "uid": uid}
         document = {
             "apiVersion": run["apiVersion"],
             "kind": run["kind"],
-            "metadata": metadata,
+            "metadata": {"name": name(run), "namespace": run["metadata"]["namespace"], "uid": uid},
             "status": status.document(),
         }
         try:
-            self.cache.put_run(await self.api.apply(RUNS, document, "status"))
+            written = await self.api.apply(RUNS, document, "status")
         except ApiError as error:
             if error.status not in (404, 409):  # the run is gone, or another of its name is there
                 raise
+            return
+        if uid in self.cache.runs:
+            self.cache.put_run(written)
 
-    async def _after(self, uid: str, outcome: Outcome) -> None:
-        if outcome.gone:
-            await self.api.delete(RUNS, name(self.cache.runs[uid]))
-        times = [each for each in (outcome.next_look, self._next_tracking.get(uid)) if each]
-        if times:
-            self._at(uid, min(times))
-
-    async def _post(self, uid: str, reason: str, message: str, warning: bool) -> None:
-        """An event is told once; one that cannot be told stops nothing."""
-        run = self.cache.runs[uid]
-        moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    async def _post(self, about: Resource, event: Event) -> None:
+        """One that cannot be told stops nothing."""
+        moment = _moment()
+        metadata = about["metadata"]
         reference = {
-            "apiVersion": run["apiVersion"],
-            "kind": run["kind"],
-            "name": name(run),
-            "uid": uid,
-            "namespace": run["metadata"]["namespace"],
+            "apiVersion": about.get("apiVersion", API_VERSION),
+            "kind": about.get("kind", KIND),
+            "name": metadata["name"],
+            "namespace": metadata["namespace"],
+            "uid": metadata["uid"],
         }
-        event = {
-            "metadata": {"generateName": f"{name(run)}.", "namespace": run["metadata"]["namespace"]},
+        document = {
+            "metadata": {"name": f"{metadata['name']}.{uuid.uuid4().hex[:16]}", "namespace": metadata["namespace"]},
             "involvedObject": reference,
-            "reason": reason,
-            "message": message[:1000],
-            "type": "Warning" if warning else "Normal",
+            "reason": event.reason,
+            "message": event.message[:1000],
+            "type": "Warning" if event.warning else "Normal",
             "count": 1,
             "firstTimestamp": moment,
             "lastTimestamp": moment,
             "source": {"component": "unified-reward-operator"},
         }
+        logger.info("%s: %s", event.reason, event.message, extra={"run": metadata["name"]})
         with contextlib.suppress(ApiError):
-            await self.api.create(EVENTS, event)
-        logger.info("%s: %s", reason, message, extra={"run": name(run)})
+            await self.api.create(EVENTS, document)
 
-    # --- MLflow
+    # --- one app by itself
 
-    async def _track(self, uid: str, run: Resource) -> None:
-        """Bring the run's page in MLflow to where the run is. MLflow that is away is asked again later."""
-        status = ResourceStatus.model_validate(run.get("status") or {})
-        known = self._tracking.get(uid) or status.tracking
-        wanted = TRACKING_STATES.get(status.phase, "RUNNING")
-        ready = status.condition(ConditionType.TRACKING)
-        if known is not None and known.state == wanted:
-            if ready is not None and ready.status != "True":
-                self._tracking_errors[uid] = ""
-            return
-        if known is None and status.phase.terminal:
-            return
-        if time.time() < self._next_tracking.get(uid, 0.0):
-            return
-        spec = run.get("spec") or {}
-        try:
-            server = self._server(spec)
-            if known is None or (wanted == "RUNNING"):
-                experiment = spec.get("tracking", {}).get("experiment") or "unified-reward"
-                self._tracking[uid] = await server.open_parent(experiment, parent_key(run), name(run), uid)
-            else:
-                self._tracking[uid] = await server.close(known, wanted)
-            self._tracking_errors[uid] = ""
-            self._next_tracking.pop(uid, None)
-        except UnavailableError as error:
-            self._tracking_errors[uid] = str(error)[:1000]
-            self._next_tracking[uid] = time.time() + TRACKING_RETRY_SECONDS
-            self._at(uid, self._next_tracking[uid])
+    async def _look_alone(self, key: str) -> None:
+        jobs = self.cache.jobs_for(key)
+        step = next_step(jobs, {name(job): self.cache.pods_for(name(job)) for job in jobs}, time.time())
+        for job, change in step.note:
+            with contextlib.suppress(ApiError):  # deleted by now
+                self.cache.put_job(await self.api.merge(JOBS, job, change))
+        if step.retry is not None:
+            first, attempt = step.retry
+            whole = await self.api.get(JOBS, name(first))
+            if whole["metadata"]["uid"] == first["metadata"]["uid"]:
+                self.cache.put_job(await self._made(further_attempt(whole, attempt, step.failures or {})))
+                await self._post(first, Event("Retrying", step.said))
+                self.enqueue(key)
+        await self._delete(jobs, step.gone)
+        if step.next_look:
+            self._at(key, step.next_look)
 
-    async def _close_deleted(self, run: Resource) -> None:
-        """The page of a run that was deleted under way. Where MLflow is away, the sweep finds it later."""
-        uid = str(run["metadata"]["uid"])
-        known = self._tracking.pop(uid, None) or ResourceStatus.model_validate(run.get("status") or {}).tracking
-        self._tracking_errors.pop(uid, None)
-        self._next_tracking.pop(uid, None)
-        if known is not None and known.state == "RUNNING":
-            with contextlib.suppress(UnavailableError):
-                await self._server(run.get("spec") or {}).close(known, "KILLED")
-
-    async def _sweep(self) -> None:
-        """Close what belongs to resources that are no more; deleted, perhaps, while no operator was there."""
-        while True:
-            await asyncio.sleep(5.0)
-            experiments = {"unified-reward"} | {
-                (run.get("spec") or {}).get("tracking", {}).get("experiment") or "unified-reward"
-                for run in self.cache.runs.values()
-            }
-            for experiment in experiments:
-                with contextlib.suppress(UnavailableError):
-                    server = self._server({})
-                    for uid, tracking in await server.open_parents(experiment):
-                        if uid not in self.cache.runs:
-                            await server.close(tracking, "KILLED")
-            await asyncio.sleep(SWEEP_SECONDS)
-
-    def _server(self, spec: Any) -> Mlflow:
-        uri = spec.get("tracking", {}).get("uri") or self.defaults().tracking_uri
-        return self._servers.setdefault(uri, Mlflow(uri))
-
-    # --- progress
-
-    async def _watch_progress(self) -> None:
-        """What the first process of each running stage said last, from its log."""
-        while True:
-            await asyncio.sleep(PROGRESS_SECONDS)
-            for uid, job in list(self._running_jobs()):
-                pod = next((p for p in self._pods(job) if _index(p) == "0" and phase(p) == "Running"), None)
-                if pod is None:
-                    continue
-                found = last_progress(await self.api.log_tail(name(pod), 40), time.time())
-                if found is not None and found.text != getattr(self._progress.get(job), "text", None):
-                    self._progress[job] = found
-                    self.enqueue(uid)
-            alive = {job for _, job in self._running_jobs()}
-            for job in [each for each in self._progress if each not in alive]:
-                del self._progress[job]
-
-    def _running_jobs(self) -> Iterable[tuple[str, str]]:
-        for uid, run in self.cache.runs.items():
-            for record in (run.get("status") or {}).get("stages", []):
-                if record.get("state") == State.RUNNING and record.get("job"):
-                    yield uid, record["job"]
-
-    def _pods(self, job: str) -> list[Resource]:
-        return [self.cache.pods[uid] for uid in self.cache.pods_of.get(job, ())]
-
-    def _name(self, uid: str) -> str:
-        return name(self.cache.runs[uid]) if uid in self.cache.runs else uid
+    def _name(self, key: str) -> str:
+        return name(self.cache.runs[key]) if key in self.cache.runs else key
 
 
-def last_progress(log: str, now: float) -> StageProgress | None:
-    """From the last line that tells of it; None when none does."""
-    for line in reversed(log.splitlines()):
-        if found := PROGRESS_LINE.match(line):
-            done, total, unit, left, note = found.groups()
-            percent = min(100, 100 * int(done) // max(1, int(total)))
-            moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
-            text = f"{done}/{total} {unit}" + (f": {note}" if note else "")
-            return StageProgress(
-                percent=percent, text=text[:1024], seconds_left=int(left) if left else -1, updated=moment
-            )
-    return None
+def _has_succeeded(job: Resource) -> bool:
+    conditions = (job.get("status") or {}).get("conditions") or []
+    return any(each["type"] == "Succeeded" and each["status"] == "True" for each in conditions)
 
 
-def _older(new: Resource, known: Resource | None) -> bool:
-    """A watch may tell of what our own write has replaced already."""
-    if known is None:
-        return False
-    with contextlib.suppress(KeyError, ValueError):
-        return int(new["metadata"]["resourceVersion"]) < int(known["metadata"]["resourceVersion"])
-    return False
-
-
-def _owner(job: Resource) -> str:
-    return next(
-        (str(each["uid"]) for each in job["metadata"].get("ownerReferences", []) if each.get("kind") == "AlignmentRun"),
-        "",
-    )
-
-
-def _job(pod: Resource) -> str:
-    return str(pod["metadata"].get("labels", {}).get(JOB_LABEL, ""))
-
-
-def _index(pod: Resource) -> str:
-    return str(pod["metadata"].get("labels", {}).get("training.kubeflow.org/replica-index", ""))
-
-
-def _typed(item: dict[str, Any], api_version: str, kind: str) -> dict[str, Any]:
-    """Items of a list carry no type of their own."""
-    return {"apiVersion": api_version, "kind": kind, **item}
-
-
-def _slim(pod: Resource) -> Resource:
-    """What is looked at of a pod; thousands of them are kept."""
-    metadata = pod["metadata"]
-    container = pod["spec"]["containers"][0]
-    return {
-        "metadata": {
-            key: metadata[key]
-            for key in ("name", "uid", "labels", "creationTimestamp", "deletionTimestamp", "resourceVersion")
-            if key in metadata
-        },
-        "spec": {"containers": [{"image": container.get("image"), "resources": container.get("resources", {})}]},
-        "status": {
-            key: pod.get("status", {}).get(key)
-            for key in ("phase", "reason", "message", "conditions", "containerStatuses")
-            if pod.get("status", {}).get(key)
-        },
-    }
+def _moment() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -20,7 +20,6 @@ def exposition(controller: Controller, now: float) -> str:
         for run in controller.cache.runs.values()
         for record in (run.get("status") or {}).get("stages", [])
     )
-    waits = sorted(controller.latencies)
     lines: list[str] = []
 
     def add(name: str, kind: str, about: str, values: dict[str, float]) -> None:
@@ -41,16 +40,21 @@ def exposition(controller: Controller, now: float) -> str:
         "Reconciliations that did not, by the API server's answer.",
         {f'{{reason="{reason}"}}': count for reason, count in sorted(controller.failures.items())},
     )
-    add(
-        "reconcile_seconds",
-        "summary",
-        "From an event to the end of its reconciliation, the last 10,000.",
-        {
+    for name, about, values in (
+        ("reconcile_seconds", "From an event to the end of its reconciliation, the last 10,000.", controller.latencies),
+        (
+            "next_job_seconds",
+            "From a job's success to the next one being made, the last 10,000.",
+            controller.child_latencies,
+        ),
+    ):
+        waits = sorted(values)
+        quantiles = {
             f'{{quantile="{share}"}}': waits[min(len(waits) - 1, int(share * len(waits)))]
             for share in (0.5, 0.9, 0.99)
             if waits
-        },
-    )
+        }
+        add(name, "summary", about, quantiles)
     add("workqueue_depth", "gauge", "Runs that wait to be looked at.", {"": controller.depth})
     add(
         "api_requests_total",

@@ -13,10 +13,14 @@ import aiohttp
 from unified_reward.pipeline.resource import Tracking
 
 KEY_TAG, PARENT_TAG = "unified_reward.key", "mlflow.parentRunId"
-RUN_TAG = "unified_reward.alignment_run"  # UID of the resource: what the sweep at start-up goes by
+RUN_TAG = "unified_reward.alignment_run"  # UID of the resource
+INSTALLATION_TAG = "unified_reward.installation"  # several may share a server, and each sweeps its own runs only
 EXPERIMENT_TAGS = [{"key": "mlflow.experimentKind", "value": "custom_model_development"}]
 TIMEOUT_SECONDS = 10.0
 VIEW = "workflowType=machine_learning"
+
+
+AWAY_SECONDS = 20.0
 
 
 class UnavailableError(Exception):
@@ -24,10 +28,14 @@ class UnavailableError(Exception):
 
 
 class Mlflow:
-    """One server."""
+    """One server. away_until: monotonic seconds before which it is not asked again, since it did not answer.
 
-    def __init__(self, uri: str) -> None:
-        self.uri = uri.rstrip("/")
+    installation: who this is, among those that share the server.
+    """
+
+    def __init__(self, uri: str, installation: str) -> None:
+        self.uri, self.installation = uri.rstrip("/"), installation
+        self.away_until, self._why = 0.0, ""
         self._session: aiohttp.ClientSession | None = None
         self._experiments: dict[str, str] = {}
 
@@ -42,6 +50,7 @@ class Mlflow:
             tags = {
                 KEY_TAG: key,
                 RUN_TAG: uid,
+                INSTALLATION_TAG: self.installation,
                 "run": name,
                 "mlflow.source.name": "unified-reward",
                 "mlflow.user": "operator",
@@ -65,7 +74,8 @@ class Mlflow:
     async def open_parents(self, experiment: str) -> list[tuple[str, Tracking]]:
         """Runs of resources that are not closed: (UID, run)."""
         experiment_id = await self._experiment(experiment)
-        found = await self._search(experiment_id, "attributes.status = 'RUNNING'")
+        mine = f"attributes.status = 'RUNNING' and tags.`{INSTALLATION_TAG}` = '{self.installation}'"
+        found = await self._search(experiment_id, mine)
         parents = []
         for run in found:
             tags = {tag["key"]: tag["value"] for tag in run["data"].get("tags", [])}
@@ -110,6 +120,8 @@ class Mlflow:
         return await self._call("POST", path, json=body)
 
     async def _call(self, verb: str, path: str, **what: Any) -> dict[str, Any]:
+        if time.monotonic() < self.away_until:
+            raise UnavailableError(self._why)
         if self._session is None:
             self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS, connect=3))
         try:
@@ -119,9 +131,9 @@ class Mlflow:
                     raise UnavailableError(f"MLflow at {self.uri} answers {answer.status}: {text[:300]}")
                 return dict(await answer.json(content_type=None)) if text else {}
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise UnavailableError(
-                f"MLflow at {self.uri} does not answer: {type(error).__name__} {error}".strip()
-            ) from None
+            self._why = f"MLflow at {self.uri} does not answer: {type(error).__name__}"
+            self.away_until = time.monotonic() + AWAY_SECONDS
+            raise UnavailableError(self._why) from None
 
 
 def _now() -> int:

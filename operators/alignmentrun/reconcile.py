@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from operators.alignmentrun.observe import Failure, Observed, Resource, observe, queue
-from unified_reward.config import AlignmentRun, ClusterDefaults, placement, validate
+from operators.alignmentrun.observe import PULLS, Failure, Observed, Resource, observe, queue
+from unified_reward.config import AlignmentRun, ClusterDefaults, Placement, placement, validate
 from unified_reward.config.graph import Node, build_graph, by_urgency
 from unified_reward.errors import UserError
 from unified_reward.launch.appdef import node_app
@@ -29,6 +29,7 @@ from unified_reward.launch.pytorchjob import (
 )
 from unified_reward.pipeline.decide import ActionKind, Cause, Decision, Limits, RunState, State, View, decide
 from unified_reward.pipeline.resource import (
+    MOST_STAGES,
     RETRY_AT,
     Condition,
     ConditionType,
@@ -37,12 +38,14 @@ from unified_reward.pipeline.resource import (
     ResourceStatus,
     StageProgress,
     StageRecord,
+    Stopped,
     Tracking,
     bounded,
 )
 
 Manifest = dict[str, Any]
 UNLIMITED = 10**9
+SETTLING_SECONDS = 5.0  # what a job waits for is told when it still waits then: most pods start at once
 PHASES = {
     RunState.RUNNING: Phase.RUNNING,
     RunState.SUSPENDED: Phase.SUSPENDED,
@@ -81,38 +84,44 @@ class Outcome:
 class Seen:
     """All that a decision rests on. jobs: of this run, by its UID. pods: by job name. progress: by job name.
 
-    tracking: what is known of the run in MLflow; tracking_error: why it does not answer, "" when it does.
+    refused: by job name, why the API server did not take it. tracking: what is known of the run in MLflow;
+    tracking_error: why it does not answer, "" when it does, None when it was not asked.
     """
 
     run: Resource
     jobs: Sequence[Resource] = ()
     pods: Mapping[str, Sequence[Resource]] = field(default_factory=dict)
     progress: Mapping[str, StageProgress] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
     tracking: Tracking | None = None
-    tracking_error: str = ""
+    tracking_error: str | None = None
 
 
 def reconcile(seen: Seen, defaults: ClusterDefaults, now: float) -> Outcome:
     """What to write now."""
-    run = seen.run
-    before = ResourceStatus.model_validate(run.get("status") or {})
-    if before.phase.terminal and run["metadata"].get("annotations", {}).get(RETRY_AT, "") in ("", before.retried):
+    before = ResourceStatus.model_validate(seen.run.get("status") or {})
+    if before.phase.terminal and not (before.phase is Phase.FAILED and _asks_again(seen.run, before)):
         return _after_the_end(seen, before, now)
     try:
-        document = _document(run)
-        place = placement(
-            defaults_for(defaults, store=document.spec.store, tracking_uri=document.spec.tracking.uri),
-            document.spec.cluster,
-        )
+        document = _document(seen.run)
     except UserError as error:
-        return _refused(run, before, str(error), now)
+        return _refused(seen, before, str(error), now)
+    offered = defaults_for(defaults, store=document.spec.store, tracking_uri=document.spec.tracking.uri)
+    try:
+        place: Placement | str = placement(offered, document.spec.cluster)
+    except UserError as error:
+        if not before.stages:
+            return _refused(seen, before, str(error), now)
+        place = str(error)  # the installation has changed: what runs may end, nothing new starts
     return _Round(seen, before, document, place, now).outcome()
 
 
 class _Round:
     """One reconciliation of an accepted run."""
 
-    def __init__(self, seen: Seen, before: ResourceStatus, document: AlignmentRun, place: Any, now: float) -> None:
+    def __init__(
+        self, seen: Seen, before: ResourceStatus, document: AlignmentRun, place: Placement | str, now: float
+    ) -> None:
         self.seen, self.before, self.document, self.place, self.now = seen, before, document, place, now
         self.nodes = build_graph(document)
         self.events: list[Event] = []
@@ -120,11 +129,11 @@ class _Round:
         self.applies: list[Manifest] = []
         self.suspends: list[tuple[str, bool]] = []
         self.deadlines: list[float] = []
-        self.reasons: dict[str, tuple[str, str]] = {}
         self.jobs: dict[str, dict[int, Resource]] = {}
         for job in seen.jobs:
-            labels = job["metadata"]["labels"]
-            self.jobs.setdefault(labels[NODE], {})[int(labels[ATTEMPT])] = job
+            labels = job["metadata"].get("labels", {})
+            if NODE in labels and str(labels.get(ATTEMPT)).isdigit():
+                self.jobs.setdefault(labels[NODE], {})[int(labels[ATTEMPT])] = job
         retries = document.spec.cluster.retries
         self.limits = Limits(
             UNLIMITED,
@@ -140,71 +149,75 @@ class _Round:
 
     def outcome(self) -> Outcome:
         records = {record.name: record for record in self.before.stages}
-        retry_at = self.seen.run["metadata"].get("annotations", {}).get(RETRY_AT, "")
-        if retry_at and retry_at != self.before.retried:
+        if _asks_again(self.seen.run, self.before) and not self.document.spec.cancel:
             records = {name: _forgiven(record) for name, record in records.items()}
             self.events.append(Event("Retrying", "the failed stages are tried again, as asked"))
-        now_records = {
+        known = {
             node.id: self._advance(node, records.get(node.id) or StageRecord(name=node.id))
             for node in self.nodes.values()
         }
-        spec = self.document.spec
-        decision = Decision((), RunState.RUNNING)
-        for _ in range(len(self.nodes) + 1):  # marking a result as there may let the next one be there
-            views = [self._view(node, now_records[node.id]) for node in by_urgency(self.nodes)]
-            decision = decide(views, self.limits, now=self.now, cancelled=spec.cancel, suspended=spec.suspend)
-            reused = [action.node for action in decision.actions if action.kind is ActionKind.REUSE]
-            for node in reused:
-                now_records[node] = now_records[node].model_copy(
-                    update={
-                        "state": State.DONE,
-                        "reused": True,
-                        "key": self.ahead.get(node) or now_records[node].key,
-                        "reason": "",
-                        "message": "",
-                    }
-                )
-                self.events.append(
-                    Event("CacheHit", f"{node}: its result is in the store, nothing it depends on has changed")
-                )
-            if not reused:
-                break
+        known = {node: self._with_ahead(record) for node, record in known.items()}
+        decision = self._decided(known)
         for action in decision.actions:
-            now_records[action.node] = self._act(action.kind, action.attempt, now_records[action.node])
+            known[action.node] = self._act(action.kind, action.attempt, known[action.node])
         if decision.next_look:
             self.deadlines.append(decision.next_look)
-        state = self._settled(decision.state, now_records)
-        status = self._status(state, now_records, retry_at)
+        status = self._status(self._settled(decision.state, known), known)
         return Outcome(
             status=status,
             apply=tuple(self.applies),
             suspend=tuple(self.suspends),
             delete=tuple(dict.fromkeys(self.deletes)),
-            events=tuple(self.events),
+            events=_merged(self.events),
             next_look=min(self.deadlines, default=None),
         )
+
+    def _decided(self, records: dict[str, StageRecord]) -> Decision:
+        """The decision, after all results that are there have been marked so: one may make the next one count."""
+        spec = self.document.spec
+        while True:
+            views = [self._view(node, records[node.id]) for node in by_urgency(self.nodes)]
+            decision = decide(views, self.limits, now=self.now, cancelled=spec.cancel, suspended=spec.suspend)
+            reused = [action.node for action in decision.actions if action.kind is ActionKind.REUSE]
+            if not reused:
+                return decision
+            for node in reused:
+                done = {"state": State.DONE, "reused": True, "reason": "", "message": "", "ended": _time(self.now)}
+                records[node] = records[node].model_copy(update=done)
+                self.events.append(
+                    Event("CacheHit", f"{node}: its result is in the store, nothing it depends on has changed")
+                )
 
     # --- what has happened to a stage since it was last looked at
 
     def _advance(self, node: Node, record: StageRecord) -> StageRecord:
         attempts = self.jobs.get(_label(node.id), {})
+        record = self._looked_at(node, record, attempts)
         newest = max(attempts, default=0)
-        if record.state in (State.WAITING, State.RUNNING) and newest > record.attempt:
-            record = self._adopted(record, newest, attempts[newest])  # it was made, but the status was not written
+        if newest <= record.attempt or record.state not in (State.WAITING, State.RUNNING):
+            return record
+        if record.state is State.RUNNING and record.attempt in attempts:
+            self.deletes.append(record.job)
+        adopted = self._adopted(record, newest, attempts[newest])  # it was made, but the status was not written
+        return self._looked_at(node, adopted, attempts)
+
+    def _looked_at(self, node: Node, record: StageRecord, attempts: Mapping[int, Resource]) -> StageRecord:
         if record.state is not State.RUNNING:
-            self._note_ahead_of(record)
             return record
         job = attempts.get(record.attempt)
-        pods = self.seen.pods.get(record.job, ())
-        seen = observe(job, pods, node.config.nodes)
+        seen = observe(job, self.seen.pods.get(record.job, ()), node.config.nodes, self.now, record.started)
+        if seen.settles:
+            self.deadlines.append(seen.settles)
         if job is None:
             return self._without_job(record, seen)
         if seen.succeeded:
-            return self._succeeded(record, job, seen)
+            return record if seen.telling else self._succeeded(record, job, seen)
         if seen.failure is not None:
             return record if seen.live else self._failed(record, seen.failure)
-        if job["metadata"].get("deletionTimestamp"):
+        if job["metadata"].get("deletionTimestamp") or self.document.spec.cancel:
             return record
+        if self.document.spec.suspend:
+            return self._cleared(record)
         return self._going(node, record, job, seen)
 
     def _adopted(self, record: StageRecord, attempt: int, job: Resource) -> StageRecord:
@@ -212,9 +225,15 @@ class _Round:
             update={
                 "state": State.RUNNING,
                 "attempt": attempt,
+                "earlier": attempt - 1 - sum(record.failures.values()),
                 "job": job["metadata"]["name"],
-                "job_uid": job["metadata"].get("uid", ""),
                 "launched": job["metadata"].get("creationTimestamp", _time(self.now)),
+                "started": "",
+                "ended": "",
+                "reason": "",
+                "message": "",
+                "stopped": Stopped.NO,
+                "progress": None,
             }
         )
 
@@ -223,40 +242,57 @@ class _Round:
             return record  # its pods are saving; a next attempt would meet them at the checkpoint
         if self.document.spec.cancel:
             return record.model_copy(update={"state": State.CANCELLED, "progress": None})
-        if record.reason in ("PodLost", *_CANNOT_START):
-            cause = Cause.PREEMPTED if record.reason == "PodLost" else Cause.USER
-            return self._failed(record, Failure(cause, record.reason, record.message))
+        if record.stopped is Stopped.SUSPENDED:
+            return self._waiting_again(record)
+        if record.stopped is Stopped.LOST:
+            return self._failed(record, Failure(Cause.PREEMPTED, "PodLost", record.message))
+        if record.stopped is Stopped.CANNOT_START:
+            return self._failed(record, Failure(Cause.USER, record.reason or "CannotStart", record.message))
         return self._failed(record, Failure(Cause.PREEMPTED, "JobDeleted", f"the job {record.job} was deleted"))
+
+    def _waiting_again(self, record: StageRecord) -> StageRecord:
+        """After a suspension that took the job away: no failure, and the next attempt has a number of its own."""
+        return self._cleared(record).model_copy(
+            update={"state": State.WAITING, "earlier": record.earlier + 1, "stopped": Stopped.NO}
+        )
+
+    def _cleared(self, record: StageRecord) -> StageRecord:
+        """Nothing of it runs, so nothing is told of how it runs."""
+        return record.model_copy(update={"reason": "", "message": "", "started": "", "progress": None})
 
     def _succeeded(self, record: StageRecord, job: Resource, seen: Observed) -> StageRecord:
         result = seen.ending.result if seen.ending else {}
-        self.ahead |= {str(node): str(key) for node, key in dict(result.get("ahead", {})).items()}
+        self.ahead |= {str(node): str(key)[:253] for node, key in dict(result.get("ahead") or {}).items()}
         seconds = float(result.get("seconds", 0.0)) or (seen.ending.seconds if seen.ending else 0.0)
         numbers = {
             name: float(value)
-            for name, value in dict(result.get("metrics", {})).items()
+            for name, value in dict(result.get("metrics") or {}).items()
             if isinstance(value, int | float)
         }
         reused = bool(result.get("reused", False))
-        self.events.append(Event("StageReused" if reused else "StageSucceeded", f"{record.name} in {seconds:.0f} s"))
+        self.events.append(
+            Event("StageReused" if reused else "StageSucceeded", f"{record.name} done in {seconds:.0f} s")
+        )
         return record.model_copy(
             update={
                 "state": State.DONE,
-                "key": str(result.get("key", "")),
+                "key": str(result.get("key", ""))[:253],
                 "reused": reused,
                 "seconds": seconds,
                 "metrics": dict(list(numbers.items())[:16]),
                 "reason": "",
                 "message": "",
+                "stopped": Stopped.NO,
                 "progress": None,
+                "started": str(job.get("status", {}).get("startTime") or record.started),
                 "ended": str(job.get("status", {}).get("completionTime") or _time(self.now)),
             }
         )
 
-    def _note_ahead_of(self, record: StageRecord) -> None:
-        """A result named by a stage that was done before this look."""
-        if record.state is State.WAITING and record.key:
-            self.ahead[record.name] = record.key
+    def _with_ahead(self, record: StageRecord) -> StageRecord:
+        """Kept in the status while what the stage needs is not done yet."""
+        key = self.ahead.get(record.name, "")
+        return record.model_copy(update={"key": key}) if key and record.state is State.WAITING else record
 
     def _failed(self, record: StageRecord, failure: Failure) -> StageRecord:
         counts = {**record.failures, failure.cause.value: record.failures.get(failure.cause.value, 0) + 1}
@@ -269,7 +305,7 @@ class _Round:
         )
         last = LastFailure(
             cause=failure.cause,
-            reason=failure.reason,
+            reason=failure.reason[:253],
             exit_code=failure.exit_code,
             message=failure.message[:1024],
             attempt=record.attempt,
@@ -281,6 +317,7 @@ class _Round:
                 "failures": counts,
                 "last_failure": last,
                 "ended": _time(self.now),
+                "stopped": Stopped.NO,
                 "progress": None,
                 "reason": failure.cause.value,
                 "message": failure.message[:1024],
@@ -289,30 +326,38 @@ class _Round:
 
     def _going(self, node: Node, record: StageRecord, job: Resource, seen: Observed) -> StageRecord:
         suspended = bool(job["spec"].get("runPolicy", {}).get("suspend"))
-        if self.document.spec.suspend or self.document.spec.cancel:
-            return record
         if suspended and not queue(job):
             self.suspends.append((record.job, False))
-            return record.model_copy(update={"reason": "", "message": ""})
-        if seen.lost and not node.config.min_nodes:
+            return self._cleared(record).model_copy(update={"launched": _time(self.now)})
+        if record.stopped is Stopped.LOST or (seen.lost and not node.config.min_nodes):
             self.deletes.append(record.job)
-            return record.model_copy(update={"reason": "PodLost", "message": seen.lost})
+            message = record.message if record.stopped is Stopped.LOST else seen.lost[:1024]
+            return record.model_copy(update={"reason": "PodLost", "message": message, "stopped": Stopped.LOST})
         if seen.waiting:
             return self._held_up(record, seen)
+        started = "" if node.config.min_nodes else seen.gathered
         progress = self.seen.progress.get(record.job) or record.progress
-        return record.model_copy(update={"reason": "", "message": "", "progress": progress})
+        return record.model_copy(
+            update={"reason": "", "message": "", "stopped": Stopped.NO, "started": started, "progress": progress}
+        )
 
     def _held_up(self, record: StageRecord, seen: Observed) -> StageRecord:
-        changed = {"reason": seen.waiting, "message": seen.message[:1024]}
-        limit = _seconds(record.launched) + self.document.spec.cluster.start_timeout_seconds
+        """Told a little later, and no longer borne when it takes too long; in a queue it may wait for ever."""
+        told: dict[str, Any] = {"reason": seen.waiting[:253], "message": seen.message[:1024], "stopped": Stopped.NO}
+        if record.reason in PULLS and seen.waiting in PULLS:
+            told |= {"reason": record.reason, "message": record.message}
         if seen.waiting in ("Queued", "Suspended"):
-            return record.model_copy(update=changed)
+            return self._cleared(record).model_copy(update=told)
+        since = _seconds(seen.since or record.launched)
+        limit = since + self.document.spec.cluster.start_timeout_seconds
         if self.now >= limit:
             self.deletes.append(record.job)
-            changed["reason"] = "CannotStart" if not seen.mendable else seen.waiting
-            return record.model_copy(update=changed)
+            return record.model_copy(update={**told, "stopped": Stopped.CANNOT_START})
         self.deadlines.append(limit)
-        return record.model_copy(update=changed)
+        if not record.reason and not seen.mendable and self.now < since + SETTLING_SECONDS:
+            self.deadlines.append(since + SETTLING_SECONDS)
+            return record
+        return record.model_copy(update=told)
 
     # --- what is to be done about it
 
@@ -323,7 +368,7 @@ class _Round:
             needs=frozenset(node.needs),
             processes=node.config.processes,
             state=record.state,
-            committed=node.id in self.ahead,
+            committed=record.state is State.WAITING and bool(record.key),
             failures=failures,
             last_ended=_seconds(record.ended),
             earlier=record.earlier,
@@ -335,18 +380,29 @@ class _Round:
         if kind is ActionKind.FAIL:
             return record.model_copy(update={"state": State.FAILED})
         if kind is ActionKind.STOP:
-            job = self.jobs.get(_label(record.name), {}).get(record.attempt)
-            if job is None:
-                return record
-            if self.document.spec.cancel:
-                self.deletes.append(record.job)
-            elif not job["spec"].get("runPolicy", {}).get("suspend"):
-                self.suspends.append((record.job, True))
+            return self._stop(record)
+        return record
+
+    def _stop(self, record: StageRecord) -> StageRecord:
+        """Cancelled: the job goes. Suspended: it stays, unless a queue would start it again at once."""
+        job = self.jobs.get(_label(record.name), {}).get(record.attempt)
+        if job is None or job["metadata"].get("deletionTimestamp") or _has_ended(job):
             return record
+        if self.document.spec.cancel:
+            self.deletes.append(record.job)
+        elif queue(job):
+            self.deletes.append(record.job)
+            return record.model_copy(update={"stopped": Stopped.SUSPENDED})
+        elif not job["spec"].get("runPolicy", {}).get("suspend"):
+            self.suspends.append((record.job, True))
         return record
 
     def _launch(self, attempt: int, record: StageRecord) -> StageRecord:
         run, node = self.document.metadata.name, self.nodes[record.name]
+        if isinstance(self.place, str):
+            return record.model_copy(
+                update={"state": State.FAILED, "reason": "NotOffered", "message": self.place[:1024]}
+            )
         name = job_name(run, node.id, attempt)
         metadata = self.seen.run["metadata"]
         env = {
@@ -366,24 +422,22 @@ class _Round:
             env=env,
         )
         self.applies.append(pytorch_job(job_plan(node_app(node, run)), self.place, identity))
-        again = (
-            f" (attempt {attempt} after {record.last_failure.cause.value})"
-            if attempt > 1 and record.last_failure
-            else ""
-        )
-        if again:
-            self.events.append(Event("StageRetrying", f"{node.id}{again}"))
+        if name in self.seen.refused:
+            return record.model_copy(update={"reason": "JobRefused", "message": self.seen.refused[name][:1024]})
+        if record.failures and record.last_failure:
+            after = record.last_failure.cause.value
+            self.events.append(Event("StageRetrying", f"{node.id}, attempt {attempt} after {after}"))
         return record.model_copy(
             update={
                 "state": State.RUNNING,
                 "attempt": attempt,
                 "job": name,
-                "job_uid": "",
                 "launched": _time(self.now),
                 "started": "",
                 "ended": "",
                 "reason": "",
                 "message": "",
+                "stopped": Stopped.NO,
                 "progress": None,
             }
         )
@@ -397,7 +451,7 @@ class _Round:
 
     # --- what is said of it
 
-    def _status(self, state: RunState, records: Mapping[str, StageRecord], retry_at: str) -> ResourceStatus:
+    def _status(self, state: RunState, records: Mapping[str, StageRecord]) -> ResourceStatus:
         if state is RunState.CANCELLED:
             records = {name: _cancelled(record) for name, record in records.items()}
         stages = list(records.values())
@@ -424,22 +478,19 @@ class _Round:
             message=message,
             started=started,
             ended=_time(self.now) if phase.terminal else "",
-            retried=retry_at,
+            retried=_retry_at(self.seen.run) or self.before.retried,
             stages=stages,
             tracking=self.seen.tracking or self.before.tracking,
         )
         return bounded(_with_conditions(status, self.before, self.seen.tracking_error, self.now))
 
 
-_CANNOT_START = (
-    "CannotStart",
-    "ErrImagePull",
-    "ImagePullBackOff",
-    "ErrImageNeverPull",
-    "InvalidImageName",
-    "CreateContainerConfigError",
-    "CreateContainerError",
-)
+def _merged(events: Sequence[Event]) -> tuple[Event, ...]:
+    """One of each kind at most: what happens at once is told at once, under the name of what came last."""
+    kinds = [[event for event in events if event.warning is warning] for warning in (False, True)]
+    return tuple(
+        replace(several[-1], message="; ".join(event.message for event in several)) for several in kinds if several
+    )
 
 
 def parent_key(run: Resource) -> str:
@@ -455,7 +506,27 @@ def _document(run: Resource) -> AlignmentRun:
         "spec": run.get("spec") or {},
         "metadata": {"name": metadata["name"], "namespace": metadata["namespace"]},
     }
-    return validate(AlignmentRun, values)
+    document = validate(AlignmentRun, values)
+    count = len(build_graph(document))
+    if count > MOST_STAGES:
+        raise UserError(
+            field="spec.policies", value=f"{count} stages", why=f"a run has at most {MOST_STAGES}",
+            fix="Split the policies, or the seeds of a sweep, over several runs.",
+        )  # fmt: skip
+    return document
+
+
+def _retry_at(run: Resource) -> str:
+    return str((run["metadata"].get("annotations") or {}).get(RETRY_AT, ""))[:253]
+
+
+def _asks_again(run: Resource, before: ResourceStatus) -> bool:
+    return _retry_at(run) not in ("", before.retried)
+
+
+def _has_ended(job: Resource) -> bool:
+    conditions = job.get("status", {}).get("conditions", [])
+    return any(each["type"] in ("Succeeded", "Failed") and each["status"] == "True" for each in conditions)
 
 
 def _compact(document: AlignmentRun) -> str:
@@ -465,38 +536,43 @@ def _compact(document: AlignmentRun) -> str:
     return json.dumps(values, separators=(",", ":"))
 
 
-def _refused(run: Resource, before: ResourceStatus, why: str, now: float) -> Outcome:
+def _refused(seen: Seen, before: ResourceStatus, why: str, now: float) -> Outcome:
+    """What has been started ends by itself."""
     status = before.model_copy(
         update={
-            "observed_generation": run["metadata"].get("generation", 0),
+            "observed_generation": seen.run["metadata"].get("generation", 0),
             "phase": Phase.FAILED,
             "reason": "InvalidSpec",
             "message": why[:1024],
             "started": before.started or _time(now),
             "ended": _time(now),
+            "retried": _retry_at(seen.run) or before.retried,
         }
     )
-    return Outcome(status=_with_conditions(status, before, "", now), events=(Event("InvalidSpec", why[:950], True),))
+    status = _with_conditions(status, before, seen.tracking_error, now)
+    return Outcome(status=status, events=(Event("InvalidSpec", why[:950], True),))
 
 
 def _after_the_end(seen: Seen, before: ResourceStatus, now: float) -> Outcome:
     """Nothing but the page in MLflow and the TTL."""
+    status = before.model_copy(
+        update={
+            "observed_generation": seen.run["metadata"].get("generation", 0),
+            "tracking": seen.tracking or before.tracking,
+            "retried": _retry_at(seen.run) or before.retried,
+        }
+    )
+    status = _with_conditions(status, before, seen.tracking_error, now)
     ttl = int((seen.run.get("spec") or {}).get("ttlSecondsAfterFinished", 0))
-    status = before
-    if seen.tracking and seen.tracking != before.tracking:
-        status = before.model_copy(update={"tracking": seen.tracking})
-    if seen.tracking_error or (before.condition(ConditionType.TRACKING) or _NO).status != "True":
-        status = _with_conditions(status, before, seen.tracking_error, now)
     if not ttl:
         return Outcome(status=status)
     goes = _seconds(before.ended) + ttl
     return Outcome(status=status, gone=now >= goes, next_look=goes)
 
 
-_NO = Condition(type=ConditionType.TRACKING, status="Unknown", reason="Unknown")
-
-
-def _with_conditions(status: ResourceStatus, before: ResourceStatus, tracking_error: str, now: float) -> ResourceStatus:
+def _with_conditions(
+    status: ResourceStatus, before: ResourceStatus, tracking_error: str | None, now: float
+) -> ResourceStatus:
     phase, invalid = status.phase, status.reason == "InvalidSpec"
     ended = phase.terminal
     wanted: list[tuple[ConditionType, bool, str, str]] = [
@@ -515,11 +591,15 @@ def _with_conditions(status: ResourceStatus, before: ResourceStatus, tracking_er
         ),
         (ConditionType.SUCCEEDED, phase is Phase.SUCCEEDED, phase.value, ""),
         (ConditionType.FAILED, phase in (Phase.FAILED, Phase.CANCELLED), phase.value, status.message if ended else ""),
-        (ConditionType.TRACKING, not tracking_error, "Unavailable" if tracking_error else "Available", tracking_error),
     ]
-    return status.model_copy(
-        update={"conditions": [_condition(each, before, status.observed_generation, now) for each in wanted]}
-    )
+    if tracking_error is not None:
+        word = "Unavailable" if tracking_error else "Available"
+        wanted.append((ConditionType.TRACKING, not tracking_error, word, tracking_error))
+    conditions = [_condition(each, before, status.observed_generation, now) for each in wanted]
+    said = before.condition(ConditionType.TRACKING)
+    if tracking_error is None and said is not None:
+        conditions.append(said.model_copy(update={"observed_generation": status.observed_generation}))
+    return status.model_copy(update={"conditions": conditions})
 
 
 def _condition(
@@ -548,24 +628,28 @@ def _progress(stages: Sequence[StageRecord]) -> str:
 
 
 def _forgiven(record: StageRecord) -> StageRecord:
+    """Its failures no longer count; the number of an attempt that runs stays."""
     if record.state is State.DONE:
         return record
-    return record.model_copy(
-        update={
-            "state": State.WAITING,
-            "earlier": record.attempt,
-            "failures": {},
-            "reason": "",
-            "message": "",
-            "ended": "",
-        }
-    )
+    if record.state is State.RUNNING:
+        return record.model_copy(update={"earlier": record.attempt - 1, "failures": {}})
+    again = {
+        "state": State.WAITING,
+        "earlier": record.attempt,
+        "failures": {},
+        "reason": "",
+        "message": "",
+        "ended": "",
+    }
+    return record.model_copy(update=again)
 
 
 def _cancelled(record: StageRecord) -> StageRecord:
     if record.state in (State.DONE, State.FAILED):
         return record
-    return record.model_copy(update={"state": State.CANCELLED, "progress": None, "reason": "", "message": ""})
+    return record.model_copy(
+        update={"state": State.CANCELLED, "progress": None, "reason": "", "message": "", "key": ""}
+    )
 
 
 def _label(node: str) -> str:
@@ -603,4 +687,4 @@ def _without_progress(status: ResourceStatus) -> ResourceStatus:
     return status.model_copy(update={"stages": stages, "progress": status.progress.partition(" ")[0]})
 
 
-__all__ = ["Event", "Outcome", "Seen", "parent_key", "reconcile", "replace", "worth_writing"]
+__all__ = ["Event", "Outcome", "Seen", "parent_key", "reconcile", "worth_writing"]

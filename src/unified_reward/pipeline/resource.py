@@ -87,16 +87,25 @@ class LastFailure(Part):
     time: Time = ""
 
 
+class Stopped(StrEnum):
+    """Why the operator took a job away; said before it does, so that it is known whoever looks next."""
+
+    NO = ""
+    LOST = "PodLost"
+    CANNOT_START = "CannotStart"
+    SUSPENDED = "Suspended"
+
+
 class StageRecord(Part):
-    """One node of the graph. job, job_uid: of the current or last attempt. key: of its result in the store; of a stage
-    that waits, a result that is there already. failures: attempts since the run was last asked to retry, by cause;
-    earlier: attempts before that. reason: why it waits or failed, one word; message: the same for a person."""
+    """One node of the graph. job: of the current or last attempt. key: of its result in the store; of a stage that
+    waits, a result that is there already. failures: attempts since the run was last asked to retry, by cause; earlier:
+    attempts that do not count. started: of several pods, when the last was made of those that then all ran.
+    reason: why it waits or failed, one word; message: the same for a person."""
 
     name: Word
     state: State = State.WAITING
     attempt: int = 0
     job: Word = ""
-    job_uid: Word = ""
     launched: Time = ""
     started: Time = ""
     ended: Time = ""
@@ -107,6 +116,7 @@ class StageRecord(Part):
     failures: dict[str, int] = Field(default_factory=dict, max_length=8)
     earlier: int = 0
     last_failure: LastFailure | None = None
+    stopped: Stopped = Stopped.NO
     reason: Word = ""
     message: Line = ""
     progress: StageProgress | None = None
