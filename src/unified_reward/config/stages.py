@@ -214,7 +214,7 @@ class GenerateConfig(StageConfig):
     temperature: float = Field(1.0, gt=0, description="VLM: sampling temperature (paper: 0.7)")
     max_new_tokens: int = Field(24, ge=1, le=32768, description="VLM: longest answer in tokens")
     sampler_steps: int = Field(12, ge=1, le=1000, description="diffusion: denoising steps")
-    guidance: float = Field(1.0, ge=0, description="diffusion: classifier-free guidance; 1 = off")
+    guidance: float = Field(1.0, ge=0, description="diffusion: classifier-free guidance; up to 1 = off")
     batch: int = unkeyed(256, ge=1, description="candidates drawn at once")
     shard_prompts: int = unkeyed(50, ge=1, description="prompts per committed shard")
 
@@ -246,6 +246,9 @@ class DpoTrainConfig(TrainLoopConfig):
     noise_from: float = Field(
         0.0, ge=0, lt=1, description="diffusion: draw timesteps from this share of the schedule up"
     )
+    noise_levels: int = Field(
+        0, ge=0, le=1000, description="diffusion: draw only so many timesteps, evenly spaced (SDXL-Turbo: 4); 0 = all"
+    )
     validation_prompts: int = Field(200, ge=0, description="validation prompts answered at each validation")
     validation_tokens: int = Field(24, ge=1, le=32768, description="VLM: longest validation answer in tokens")
     validation_images: int = Field(16, ge=1, description="diffusion: images drawn for each validation caption")
@@ -257,7 +260,7 @@ class PolicyEvalConfig(StageConfig):
 
     max_new_tokens: int = Field(24, ge=1, le=32768, description="VLM: longest answer in tokens (greedy)")
     sampler_steps: int = Field(12, ge=1, le=1000, description="diffusion: denoising steps")
-    guidance: float = Field(1.0, ge=0, description="diffusion: classifier-free guidance; 1 = off")
+    guidance: float = Field(1.0, ge=0, description="diffusion: classifier-free guidance; up to 1 = off")
     images_per_prompt: int = Field(40, ge=1, description="diffusion: images drawn for each held-out caption")
     batch: int = unkeyed(256, ge=1, description="prompts answered at once")
 

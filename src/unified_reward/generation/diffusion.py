@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from PIL import Image
 
 from unified_reward.generation.seeds import candidate_seed
-from unified_reward.models.diffusion import ImagePolicy, Pixels
+from unified_reward.models.diffusion_policy import ImagePolicy, Pixels
 from unified_reward.models.diffusion_sampler import DiffusionSampler, draw_images
 from unified_reward.records import Candidate, Prompt
 

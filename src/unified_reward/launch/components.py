@@ -246,7 +246,7 @@ def generate(
         temperature: VLM: sampling temperature (paper: 0.7)
         max_new_tokens: VLM: longest answer in tokens
         sampler_steps: diffusion: denoising steps
-        guidance: diffusion: classifier-free guidance; 1 = off
+        guidance: diffusion: classifier-free guidance; up to 1 = off
         batch: candidates drawn at once
         shard_prompts: prompts per committed shard
     """
@@ -352,6 +352,7 @@ def dpo_train(
     loss: str = "sigmoid",
     label_smoothing: float = 0.0,
     noise_from: float = 0.0,
+    noise_levels: int = 0,
     validation_prompts: int = 200,
     validation_tokens: int = 24,
     validation_images: int = 16,
@@ -402,6 +403,7 @@ def dpo_train(
         loss: VLM: name in the loss table (sigmoid, ipo, hinge, robust, ...)
         label_smoothing: VLM: share of labels taken to be wrong
         noise_from: diffusion: draw timesteps from this share of the schedule up
+        noise_levels: diffusion: draw only so many timesteps, evenly spaced (SDXL-Turbo: 4); 0 = all
         validation_prompts: validation prompts answered at each validation
         validation_tokens: VLM: longest validation answer in tokens
         validation_images: diffusion: images drawn for each validation caption
@@ -456,7 +458,7 @@ def policy_eval(
         memory: cluster: memory of a pod (64Gi); empty = 2Gi for each of its processes
         max_new_tokens: VLM: longest answer in tokens (greedy)
         sampler_steps: diffusion: denoising steps
-        guidance: diffusion: classifier-free guidance; 1 = off
+        guidance: diffusion: classifier-free guidance; up to 1 = off
         images_per_prompt: diffusion: images drawn for each held-out caption
         batch: prompts answered at once
     """

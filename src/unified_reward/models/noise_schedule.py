@@ -23,7 +23,7 @@ class Prediction(StrEnum):
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """x_t = signal[i] * x0 + sigma[i] * eps for i in 0 .. T-1. All tensors are [T] float32.
+    """x_t = signal[i] * x0 + sigma[i] * eps for i in 0 .. T-1, more noise the larger i. All tensors are [T] float32.
 
     times: what the denoiser is told of step i (0..999 for DDPM-like models, 1000 * sigma for flow matching).
     """
@@ -41,7 +41,7 @@ class NoiseSchedule:
             return cls(kept.sqrt(), (1 - kept).sqrt(), torch.arange(len(kept)).float(), _prediction(scheduler))
         if type(scheduler).__name__.startswith("FlowMatch"):
             fresh = type(scheduler).from_config(scheduler.config)  # a sampler's set_timesteps overwrites sigmas
-            times = fresh.timesteps.float()
+            times = fresh.timesteps.float().flip(0)
             sigma = times / fresh.config.num_train_timesteps
             return cls(1 - sigma, sigma, times, Prediction.FLOW)
         raise UserError(

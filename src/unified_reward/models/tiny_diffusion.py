@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from unified_reward.models.diffusion import ImagePolicy
+from unified_reward.models.diffusion_pixels import PixelPolicy
 
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>")
 WINDOW = 12  # tokens of a prompt, the two ends included
@@ -17,7 +17,7 @@ TEXT_WIDTH = 64
 
 def tiny_image_policy(
     words: Sequence[str], *, side: int = 32, patch: int = 8, width: int = 128, layers: int = 4
-) -> ImagePolicy:
+) -> PixelPolicy:
     """Random weights, drawn from torch's global generator. words: the vocabulary of prompts, one token each."""
     from diffusers import DDIMScheduler, SD3Transformer2DModel
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection
@@ -41,7 +41,7 @@ def tiny_image_policy(
         num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2", prediction_type="sample",
         timestep_spacing="trailing", clip_sample=True,
     )  # fmt: skip
-    return ImagePolicy(denoiser.eval(), text_encoder.eval(), tokenizer, scheduler)
+    return PixelPolicy(denoiser.eval(), text_encoder.eval(), tokenizer, scheduler)
 
 
 def word_tokenizer(words: Sequence[str]) -> Any:

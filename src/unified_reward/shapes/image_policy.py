@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from unified_reward.models.diffusion import ImagePolicy, Pixels, denoise, save_image_policy
+from unified_reward.models.diffusion import save_image_policy
+from unified_reward.models.diffusion_pixels import PixelPolicy
+from unified_reward.models.diffusion_policy import ImagePolicy, Pixels
 from unified_reward.models.diffusion_sampler import DiffusionSampler, draw_images
 from unified_reward.models.tiny_diffusion import TEXT_WIDTH, tiny_image_policy
 from unified_reward.records import Prompt
@@ -67,7 +69,7 @@ def vocabulary() -> list[str]:
     return sorted(words | short)
 
 
-def pretrain(seed: int, phases: Sequence[Phase] = PHASES) -> ImagePolicy:
+def pretrain(seed: int, phases: Sequence[Phase] = PHASES) -> PixelPolicy:
     """The base image policy. Same seed, same machine: same weights."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -118,7 +120,7 @@ class _Lessons:
         return Look(dx=dx, dy=dy)
 
 
-def _learn_text(policy: ImagePolicy, facts: Sequence[Facts], rng: np.random.Generator) -> None:
+def _learn_text(policy: PixelPolicy, facts: Sequence[Facts], rng: np.random.Generator) -> None:
     """Train the text encoder so that a linear map reads every fact off the pooled embedding."""
     defaults = {"size": "large", "position": "center"}
     values = [VALUES[fact] for fact in SCENE_FACTS]
@@ -144,7 +146,7 @@ def _learn_text(policy: ImagePolicy, facts: Sequence[Facts], rng: np.random.Gene
     encoder.eval()
 
 
-def _learn_to_draw(policy: ImagePolicy, lessons: _Lessons, phase: Phase, name: str) -> None:
+def _learn_to_draw(policy: PixelPolicy, lessons: _Lessons, phase: Phase, name: str) -> None:
     """Denoising with the clean picture as the target; the text encoder learns along."""
     parameters = [*policy.denoiser.parameters(), *policy.text_encoder.parameters()]
     optimizers = _optimizers(policy, phase.learning_rate)
@@ -158,7 +160,7 @@ def _learn_to_draw(policy: ImagePolicy, lessons: _Lessons, phase: Phase, name: s
         clean, captions = lessons.batch(phase.wrong)
         noise, steps = torch.randn_like(clean), torch.randint(len(policy.schedule), (len(clean),))
         noisy = policy.schedule.mix(clean, noise, steps)
-        output = denoise(policy.denoiser, noisy, policy.schedule.times[steps], policy.encode_prompt(captions))
+        output = policy.predict(noisy, policy.schedule.times[steps], policy.encode_prompt(captions))
         loss = (output - policy.schedule.target(clean, noise, steps)).square().mean()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -173,7 +175,7 @@ def _learn_to_draw(policy: ImagePolicy, lessons: _Lessons, phase: Phase, name: s
             )
 
 
-def _optimizers(policy: ImagePolicy, learning_rate: float) -> list[torch.optim.Optimizer]:
+def _optimizers(policy: PixelPolicy, learning_rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the blocks' matrices, AdamW at half its rate for the rest."""
     named = list(policy.denoiser.named_parameters())
     matrices = [p for name, p in named if p.ndim == 2 and name.startswith("transformer_blocks.")]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from fsdp_utils.precision import parse_dtype
 from unified_reward import progress
 from unified_reward.config import ArtifactRef, DpoTrainConfig, PolicyKind
 from unified_reward.config.stages import Selection, Trains
+from unified_reward.data.media import UNLIMITED
 from unified_reward.errors import UserError
 from unified_reward.records import Candidate, PreferencePair, Prompt
 from unified_reward.stages.context import StageContext, StageResult
@@ -90,16 +92,23 @@ def _align_images(
     from unified_reward.models.diffusion import load_image_policy
     from unified_reward.models.diffusion_sampler import DiffusionSampler
     from unified_reward.training.diffusion_dpo import DiffusionDpo, ImagePair
+    from unified_reward.training.parallel import flat, parallelise
 
     if config.trains is not Trains.ALL:
         raise UserError(field="dpoTrain.trains", value=config.trains, why="a diffusion policy is trained whole",
                         fix="Use all.")  # fmt: skip
     base = context.base(context.spec.policy_base)
-    policy = load_image_policy(base)
+    policy = load_image_policy(base, device=context.dist.device)
     prompts = {prompt.id: prompt for prompt in context.dataset(prompts_name(context), Prompt).records()}
-    drawn = MediaReader(context.dataset(CANDIDATES, Candidate))
-    images = [ImagePair(prompts[r.prompt_id].text, drawn(r.chosen), drawn(r.rejected)) for r in pairs]
-    objective = DiffusionDpo(policy, images, config.beta, noise_from=config.noise_from)
+    drawn = MediaReader(context.dataset(CANDIDATES, Candidate), UNLIMITED)  # at the size they were drawn in
+    images = [ImagePair(prompts[r.prompt_id].text, r.chosen, r.rejected) for r in pairs]
+    objective = DiffusionDpo(
+        policy, images, drawn, config.beta, noise_from=config.noise_from, noise_levels=config.noise_levels,
+        compute=parse_dtype(config.precision),
+    )  # fmt: skip
+    units = objective.shard_units()
+    # The policy casts its own inputs: in bfloat16 a timestep of 999 would become 1000.
+    parallelise(objective.root, units=units, layers=flat(units), config=config, dist=context.dist, cast_inputs=False)
     asked = _validation_prompts(prompts.values(), config)
     sampler = DiffusionSampler(steps=config.validation_steps)
 

@@ -59,10 +59,10 @@ def _engine(context: StageContext, config: GenerateConfig, media: MediaReader) -
     base, policy, seed = context.base(context.spec.policy_base), context.spec.policy, context.spec.seed
     if context.spec.policy_kind is PolicyKind.DIFFUSION:
         from unified_reward.generation.diffusion import candidates
-        from unified_reward.models.diffusion import load_image_policy
+        from unified_reward.models.diffusion import inference_dtype, load_image_policy
         from unified_reward.models.diffusion_sampler import DiffusionSampler
 
-        model = load_image_policy(base)
+        model = load_image_policy(base, inference_dtype(context.dist.device), context.dist.device)
         sampler = DiffusionSampler(config.sampler_steps, config.guidance, config.batch)
         return lambda prompts: candidates(model, prompts, config.candidates, sampler, seed=seed, name=policy)
     from unified_reward.engines.transformers_engine import TransformersEngine

@@ -66,7 +66,7 @@ def _images(
     context: StageContext, config: PolicyEvalConfig, prompts: Sequence[Prompt], directories: dict[str, Path]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     from unified_reward.generation.diffusion import draw_for_prompts, png
-    from unified_reward.models.diffusion import load_image_policy
+    from unified_reward.models.diffusion import inference_dtype, load_image_policy
     from unified_reward.models.diffusion_sampler import DiffusionSampler
 
     each = config.images_per_prompt
@@ -75,7 +75,7 @@ def _images(
     shown: dict[str, list[list[str]]] = {}
     media = MediaWriter(context.store)
     for number, (side, directory) in enumerate(directories.items()):
-        policy = load_image_policy(directory)
+        policy = load_image_policy(directory, inference_dtype(context.dist.device), context.dist.device)
         images = draw_for_prompts(policy, prompts, each, sampler, seed=context.spec.seed)
         graded[side] = grade_images(prompts, images, each)
         starts = range(0, len(images), each)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from fsdp_utils.checkpoint import Checkpointer
 from fsdp_utils.training_state import snapshot
 from unified_reward.config import ArtifactRef, TrainLoopConfig
@@ -106,8 +108,11 @@ def export_image_policy(
     context: StageContext, name: str, policy: ImagePolicy, base: Path, *, meta: dict[str, Any]
 ) -> ArtifactRef | None:
     """As `export_vlm`, for a diffusion policy: the trained denoiser in a copy of the base."""
-    weights = snapshot({key: value.full_tensor() if hasattr(value, "full_tensor") else value
-                        for key, value in policy.denoiser.state_dict().items()})  # fmt: skip
+    weights: dict[str, Tensor] = {}
+    for key, value in policy.denoiser.state_dict().items():  # one at a time: no rank holds them all but the main one
+        whole_tensor = value.full_tensor() if hasattr(value, "full_tensor") else value
+        if context.dist.is_main:
+            weights |= snapshot({key: whole_tensor})
     if not context.dist.is_main:
         return None
     whole = load_image_policy(base)

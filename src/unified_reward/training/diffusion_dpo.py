@@ -7,7 +7,7 @@ process or many, in any order, compute the same gradients.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from unified_reward.models.diffusion import ImagePolicy, Pixels, PromptEmbeddings, denoise
+from unified_reward.errors import UserError
+from unified_reward.models.diffusion import cast
+from unified_reward.models.diffusion_policy import ImagePolicy, Pixels, PromptEmbeddings
 from unified_reward.training.objective import Batch, LossSum, ShardUnit
 
 # A chosen image is to become likelier, so its error is to fall. Relative growth above this means that the policy only
@@ -56,55 +58,78 @@ def diffusion_dpo_loss(errors: PairErrors, beta: float) -> Tensor:
 
 @dataclass(frozen=True)
 class ImagePair:
-    """A prompt with the image to prefer and the one to avoid, uint8 [H, W, 3]."""
+    """A prompt with the names of the image to prefer and the one to avoid."""
 
     prompt: str
-    chosen: Pixels
-    rejected: Pixels
+    chosen: str
+    rejected: str
+
+
+def trained_steps(count: int, noise_from: float = 0.0, noise_levels: int = 0) -> list[int]:
+    """The places in a schedule of `count` steps that training draws from.
+
+    noise_from: in [0, 1): from this share of the schedule up. noise_levels: only the ends of so many equal stretches, 0 =
+    all: what a few-step model is drawn at (SDXL-Turbo with 4: 249, 499, 749, 999).
+    Raises UserError when nothing is left.
+    """
+    places = [count * (k + 1) // noise_levels - 1 for k in range(noise_levels)] if noise_levels else range(count)
+    kept = [place for place in places if place >= int(noise_from * count)]
+    if noise_levels > count:
+        raise UserError(field="noiseLevels", value=noise_levels, why=f"the policy's schedule has {count} steps",
+                        fix=f"Use at most {count}, or 0 for all of them.")  # fmt: skip
+    return kept
 
 
 class DiffusionDpo:
     """The training objective: `root` is the policy's denoiser (all that is trained), `reference` a frozen copy of it.
 
-    Prompts are encoded once, here, by the frozen text encoder. The reference is a whole copy on every rank.
+    Images and prompts are encoded batch by batch where the policy is, so that neither latents nor embeddings of a large
+    dataset need a place. The reference, the VAE and the text encoders are whole on every rank.
     """
 
     def __init__(
-        self, policy: ImagePolicy, pairs: Sequence[ImagePair], beta: float, *, noise_from: float = 0.0
+        self,
+        policy: ImagePolicy,
+        pairs: Sequence[ImagePair],
+        read: Callable[[str], Pixels],
+        beta: float,
+        *,
+        noise_from: float = 0.0,
+        noise_levels: int = 0,
+        compute: torch.dtype = torch.float32,
     ) -> None:
-        """Takes over `policy`: its text encoder is frozen and its denoiser set to training mode.
+        """Takes over `policy`, before it is sharded: all but its denoiser is frozen.
 
-        noise_from: in [0, 1): timesteps are drawn from this share of the schedule up. What a picture shows is decided
-        where there is much noise; a policy that is to change that, and not how it renders, learns faster there.
+        read: name of an image -> uint8 [H, W, 3]; called from a thread. compute: dtype that sharding will have the
+        denoiser compute in, and that of the reference's weights: the two agree to the bit as long as nothing is learned.
+        noise_from, noise_levels: see `trained_steps`. What a picture shows is decided where there is much noise; a policy
+        that is to change that, and not how it renders, learns faster there.
         """
         self.policy = policy
         self.pairs = pairs
+        self.read = read
         self.beta = beta
-        self._first_step = int(noise_from * len(policy.schedule))
+        self._steps = trained_steps(len(policy.schedule), noise_from, noise_levels)
         self.root: nn.Module = policy.denoiser
-        self.reference = copy.deepcopy(policy.denoiser).eval().requires_grad_(False)
-        policy.text_encoder.requires_grad_(False)
-        self._row = {text: i for i, text in enumerate(dict.fromkeys(pair.prompt for pair in pairs))}
-        with torch.no_grad():
-            prompts = policy.encode_prompt(list(self._row)) if self._row else None
-        self._prompts = prompts
+        self.reference = cast(copy.deepcopy(policy.denoiser), compute).eval().requires_grad_(False)
+        policy.compute_dtype = compute
+        for module in policy.frozen:
+            module.eval().requires_grad_(False)
 
     def shard_units(self) -> Sequence[ShardUnit]:
         return self.policy.shard_units()
 
     def batch(self, indices: Sequence[int], *, seed: int) -> Batch:
-        """Pairs `indices` on the CPU: chosen, rejected, noise [B, C, H, W]; steps [B] int64; hidden [B, L, D]; pooled."""
-        assert self._prompts is not None
+        """Pairs `indices` on the CPU: chosen, rejected [B, 3, H, W] in [-1, 1]; noise of what is denoised; steps, pairs
+        [B] int64."""
         pairs = [self.pairs[index] for index in indices]
         draws = [self._draw(seed, index) for index in indices]
-        prompts = self._prompts.rows(torch.tensor([self._row[pair.prompt] for pair in pairs], dtype=torch.long))
         return {
-            "chosen": self.policy.encode_images(np.stack([pair.chosen for pair in pairs])),
-            "rejected": self.policy.encode_images(np.stack([pair.rejected for pair in pairs])),
+            "chosen": self._pixels([pair.chosen for pair in pairs]),
+            "rejected": self._pixels([pair.rejected for pair in pairs]),
             "noise": torch.stack([noise for _, noise in draws]),
             "steps": torch.tensor([step for step, _ in draws], dtype=torch.long),
-            "hidden": prompts.hidden,
-            "pooled": prompts.pooled,
+            "pairs": torch.tensor(indices, dtype=torch.long),
         }
 
     def normaliser(self, batch: Batch) -> float:
@@ -136,20 +161,29 @@ class DiffusionDpo:
 
     def errors(self, batch: Batch) -> PairErrors:
         """Policy and reference on the same noisy images, chosen and rejected in one forward each."""
-        device = self.policy.device
-        moved = {key: value.to(device) for key, value in batch.items()}
-        clean = torch.cat([moved["chosen"], moved["rejected"]])
+        policy, schedule = self.policy, self.policy.schedule
+        moved = {key: value.to(policy.device) for key, value in batch.items()}
         noise, steps = moved["noise"].repeat(2, 1, 1, 1), moved["steps"].repeat(2)
-        prompts = PromptEmbeddings(moved["hidden"].repeat(2, 1, 1), moved["pooled"].repeat(2, 1))
-        schedule = self.policy.schedule
-        noisy, target = schedule.mix(clean, noise, steps), schedule.target(clean, noise, steps)
-        times = schedule.times.to(device)[steps]
         with torch.no_grad():
-            reference = squared_error(denoise(self.reference, noisy, times, prompts), target)
-        policy = squared_error(denoise(self.root, noisy, times, prompts), target)
-        return PairErrors(*policy.chunk(2), *reference.chunk(2))
+            clean = policy.to_latents(torch.cat([moved["chosen"], moved["rejected"]]))
+            told = policy.encode_prompt([self.pairs[index].prompt for index in batch["pairs"].tolist()])
+            prompts = PromptEmbeddings(told.hidden.repeat(2, 1, 1), told.pooled.repeat(2, 1))
+            noisy, target = schedule.mix(clean, noise, steps), schedule.target(clean, noise, steps)
+            times = schedule.times.to(policy.device)[steps]
+            reference = squared_error(policy.predict(noisy, times, prompts, denoiser=self.reference), target)
+        learned = squared_error(policy.predict(noisy, times, prompts, denoiser=self.root), target)
+        return PairErrors(*learned.chunk(2), *reference.chunk(2))
+
+    def _pixels(self, names: Sequence[str]) -> Tensor:
+        images = [self.read(name) for name in names]
+        height, width = self.policy.image_size
+        for name, image in zip(names, images, strict=True):
+            if image.shape != (height, width, 3):
+                raise UserError(field=f"image {name[:12]}", value=" x ".join(map(str, image.shape)), why="the policy draws "
+                                f"{height} x {width} pixels", fix="Align a policy with images of its own size.")  # fmt: skip
+        return self.policy.to_pixels(np.stack(images))
 
     def _draw(self, seed: int, index: int) -> tuple[int, Tensor]:
         rng = np.random.default_rng([seed, index])
-        step = int(rng.integers(self._first_step, len(self.policy.schedule)))
+        step = self._steps[int(rng.integers(len(self._steps)))]
         return step, torch.from_numpy(rng.standard_normal(self.policy.shape, dtype=np.float32))

@@ -61,11 +61,12 @@ def parallelise(
     config: TrainLoopConfig,
     dist: DistContext,
     load: Callable[[], None] | None = None,
+    cast_inputs: bool = True,
 ) -> None:
     """Make `root` ready in place; a second call does nothing.
 
     units: gathered apart with `shard_units` blocks. layers: what activation checkpointing computes again in backward.
-    load: gives memory and weights, after sharding.
+    load: gives memory and weights, after sharding. cast_inputs: cast float inputs of the units to `config.precision`.
     """
     if getattr(root, _READY, False):
         return
@@ -76,7 +77,9 @@ def parallelise(
     if dist.world_size > 1 or config.precision is not Precision.FLOAT32:  # else there is nothing to gather or to cast
         chosen = units if config.shard_units is ShardUnits.BLOCKS else ()
         mesh = make_mesh(dist.device.type, dist.world_size)
-        apply_fsdp(root, ShardingPlan(mesh, chosen, mixed_precision(parse_dtype(config.precision))))
+        apply_fsdp(
+            root, ShardingPlan(mesh, chosen, mixed_precision(parse_dtype(config.precision), cast_inputs=cast_inputs))
+        )
     if load is not None:
         load()
     setattr(root, _READY, True)

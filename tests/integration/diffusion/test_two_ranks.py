@@ -29,5 +29,5 @@ def test_two_ranks_equal_one(tmp_path: Path) -> None:
     assert two["gradients"].keys() == one["gradients"].keys()
     assert sum(float(g.norm()) for g in one["gradients"].values()) > 0
     for name, gradient in one["gradients"].items():
-        torch.testing.assert_close(two["gradients"][name], gradient, rtol=1e-3, atol=1e-5, msg=name)
+        assert float((two["gradients"][name] - gradient).norm()) <= 2e-4 * float(gradient.norm()), name
     assert int((one["images"].int() - two["images"].int()).abs().max()) <= 1

@@ -15,9 +15,16 @@ from unified_reward.training.diffusion_dpo import DiffusionDpo, ImagePair
 PAIRS = 6
 
 
+IMAGES = np.random.default_rng(0).integers(0, 256, (PAIRS, 2, 8, 8, 3), dtype=np.uint8)
+
+
 def pairs() -> list[ImagePair]:
-    images = np.random.default_rng(0).integers(0, 256, (PAIRS, 2, 8, 8, 3), dtype=np.uint8)
-    return [ImagePair(f"a {'red' if i % 2 else 'blue'} ring", images[i, 0], images[i, 1]) for i in range(PAIRS)]
+    return [ImagePair(f"a {'red' if i % 2 else 'blue'} ring", f"{i} 0", f"{i} 1") for i in range(PAIRS)]
+
+
+def read(name: str) -> np.ndarray:
+    pair, side = map(int, name.split())
+    return IMAGES[pair, side]
 
 
 def main(out: str) -> None:
@@ -25,7 +32,7 @@ def main(out: str) -> None:
     context = DistContext.init("cpu")
     torch.manual_seed(0)
     policy = tiny_image_policy(["a", "red", "blue", "ring"], side=8, patch=4, width=32, layers=2)
-    objective = DiffusionDpo(policy, pairs(), beta=500.0)
+    objective = DiffusionDpo(policy, pairs(), read, beta=500.0)
     if context.world_size > 1:
         mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (context.world_size,))
         apply_fsdp(objective.root, ShardingPlan(mesh, objective.shard_units()))

@@ -44,6 +44,7 @@ def test_flow_matching_is_a_straight_path_whatever_was_drawn_before() -> None:
     scheduler.set_timesteps(4)
     schedule = NoiseSchedule.of(scheduler)
     assert len(schedule) == 1000
+    assert bool((schedule.sigma.diff() > 0).all())  # as in the others, later steps are noisier
     torch.testing.assert_close(schedule.sigma, before.sigma)
     clean, noise, steps = pair()
     sigma = schedule.sigma.numpy()[steps.numpy()].reshape(-1, 1, 1, 1)
