@@ -111,7 +111,11 @@ class DiffusionDpo:
         self.beta = beta
         self._steps = trained_steps(len(policy.schedule), noise_from, noise_levels)
         self.root: nn.Module = policy.denoiser
-        self.reference = cast(copy.deepcopy(policy.denoiser), compute).eval().requires_grad_(False)
+        for module in policy.denoiser.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0  # chosen and rejected, policy and reference must differ in nothing that is drawn
+        # In training mode, as the root will be: diffusers' blocks then lay out memory otherwise, which rounds otherwise.
+        self.reference = cast(copy.deepcopy(policy.denoiser), compute).train().requires_grad_(False)
         policy.compute_dtype = compute
         for module in policy.frozen:
             module.eval().requires_grad_(False)

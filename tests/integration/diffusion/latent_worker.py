@@ -83,7 +83,8 @@ def main(base: str, out: str, options: str) -> None:
     Path(out).mkdir(parents=True, exist_ok=True)
     trained.export_image_policy(SimpleNamespace(dist=dist, work_dir=Path(out)), "policy", policy, Path(base), meta={})  # type: ignore[arg-type]
     if dist.is_main:
-        np.save(Path(out) / "drawn.npy", drawn[-1])
+        if drawn:
+            np.save(Path(out) / "drawn.npy", drawn[-1])
         result = {"losses": losses, "told": told, **published}
         (Path(out) / "result.json").write_text(json.dumps(result))
     dist.barrier()
