@@ -385,10 +385,10 @@ class Controller:
             with contextlib.suppress(ApiError):  # deleted by now
                 self.cache.put_job(await self.api.merge(JOBS, job, change))
         if step.retry is not None:
-            first, attempt = step.retry
-            whole = await self.api.get(JOBS, name(first))
-            if whole["metadata"]["uid"] == first["metadata"]["uid"]:
-                self.cache.put_job(await self._made(further_attempt(whole, attempt, step.failures or {})))
+            first, latest, attempt = step.retry
+            whole = await self.api.get(JOBS, name(latest))
+            if whole["metadata"]["uid"] == latest["metadata"]["uid"]:
+                self.cache.put_job(await self._made(further_attempt(first, whole, attempt, step.failures or {})))
                 await self._post(first, Event("Retrying", step.said))
                 self.enqueue(key)
         await self._delete(jobs, step.gone)

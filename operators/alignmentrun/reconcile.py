@@ -319,7 +319,7 @@ class _Round:
                 "ended": _time(self.now),
                 "stopped": Stopped.NO,
                 "progress": None,
-                "reason": failure.cause.value,
+                "reason": failure.reason[:253],
                 "message": failure.message[:1024],
             }
         )
@@ -465,7 +465,10 @@ class _Round:
         reason = held.reason if held and phase is not Phase.SUCCEEDED else ""
         message = f"{held.name}: {held.message}"[:1024] if held and reason else ""
         if phase.terminal and not self.before.phase.terminal:
-            self.events.append(Event(f"Run{phase.value}", message or "all stages are done", phase is Phase.FAILED))
+            told = any(event.warning for event in self.events)
+            said = {Phase.SUCCEEDED: "all stages are done", Phase.CANCELLED: "as asked"}
+            text = said.get(phase, "no further attempt" if told else message)
+            self.events.append(Event(f"Run{phase.value}", text, phase is Phase.FAILED))
         if phase is Phase.SUSPENDED and self.before.phase is not Phase.SUSPENDED:
             self.events.append(Event("RunSuspended", "what ran was told to save and stop"))
         started = self.before.started or _time(self.now)

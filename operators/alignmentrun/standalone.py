@@ -38,10 +38,10 @@ BACKOFF_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class NextStep:
-    """retry: the first job and the number of the attempt to make from it, said: why. note: merge patches by job name.
+    """retry: the first job, the latest, and the number of the attempt to make from it, said: why. note: merge patches by job name.
     gone: jobs to delete."""
 
-    retry: tuple[Resource, int] | None = None
+    retry: tuple[Resource, Resource, int] | None = None
     failures: Mapping[str, int] | None = None
     note: tuple[tuple[str, Manifest], ...] = ()
     gone: tuple[str, ...] = ()
@@ -88,22 +88,22 @@ def next_step(jobs: Sequence[Resource], pods: Mapping[str, Sequence[Resource]], 
     if any(action.kind is ActionKind.LAUNCH for action in decision.actions):
         said = f"attempt {view.attempt} after {cause.value}: {message}"[:950]
         counts = {word: known[each] for word, each in WORDS.items() if each in known}
-        return NextStep((first, view.attempt), counts, said=said)
+        return NextStep((first, latest, view.attempt), counts, said=said)
     return NextStep(next_look=decision.next_look)
 
 
-def further_attempt(first: Resource, attempt: int, failures: Mapping[str, int]) -> Manifest:
-    """The manifest of a later attempt. first: the first job in full."""
+def further_attempt(first: Resource, latest: Resource, attempt: int, failures: Mapping[str, int]) -> Manifest:
+    """The manifest of a later attempt. latest: in full; the first has no TTL of its own any more when it has a successor."""
     old = name(first)
     new = f"{old}-a{attempt}"
     if len(new) > LONGEST_NAME:
         new = f"{old[: LONGEST_NAME - len(new) + len(old)].rstrip('-')}-a{attempt}"
-    labels = {**first["metadata"].get("labels", {}), ATTEMPT: str(attempt)}
+    labels = {**latest["metadata"].get("labels", {}), ATTEMPT: str(attempt)}
     labels.setdefault(APP, old)
     kept = {RETRIES: annotation(first, RETRIES)}
     if failures:
         kept[FAILURES] = ",".join(f"{word}={count}" for word, count in failures.items())
-    spec = copy.deepcopy(dict(first["spec"]))
+    spec = copy.deepcopy(dict(latest["spec"]))
     spec.setdefault("runPolicy", {})["suspend"] = QUEUE_LABEL in labels
     if "elasticPolicy" in spec:
         spec["elasticPolicy"]["rdzvId"] = new

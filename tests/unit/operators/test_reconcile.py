@@ -230,7 +230,7 @@ def test_what_cannot_start_is_named_then_ends_the_run_and_leaves_nothing() -> No
     assert IMPORT not in world.jobs
     world.bury(IMPORT)
     status = world.settle()
-    assert (status.phase, status.reason) == (Phase.FAILED, "UserError")
+    assert (status.phase, status.reason) == (Phase.FAILED, "ErrImagePull")
     assert status.stages[0].last_failure is not None
     assert status.stages[0].last_failure.reason == "ErrImagePull"
     assert "trainer:1" in status.message

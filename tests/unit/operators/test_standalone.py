@@ -78,8 +78,9 @@ class App:
             for key, value in change.get("spec", {}).get("runPolicy", {}).items():
                 policy[key] = value
         if step.retry:
-            first, attempt = step.retry
-            self.add(further_attempt(self.jobs[first["metadata"]["name"]], attempt, step.failures or {}))
+            first, latest, attempt = step.retry
+            whole = self.jobs[latest["metadata"]["name"]]
+            self.add(further_attempt(first, whole, attempt, step.failures or {}))
         for name in step.gone:
             self.jobs.clear() if name == "j" else self.jobs.pop(name)
         return step
@@ -117,6 +118,8 @@ def test_causes_are_counted_each_for_itself_over_the_attempts() -> None:
         app.now += 3600
         app.settle()
     assert list(app.jobs) == ["j", "j-a2", "j-a3", "j-a4"]
+    ttls = [job["spec"]["runPolicy"]["ttlSecondsAfterFinished"] for job in app.jobs.values()]
+    assert ttls == [None, None, None, 100]  # the last one's counts: when it has gone, all go
     assert app.jobs["j-a4"]["metadata"]["annotations"][FAILURES] == "preempted=2,memory=1"
 
 
