@@ -38,9 +38,11 @@ def load_image_policy(
     dtype: of the denoiser; text encoders and VAE, never trained, are bfloat16 on a GPU and float32 on a CPU.
     Raises UserError when the directory holds none that can be driven here.
     """
-    from diffusers.utils import logging
+    import diffusers.utils
+    import transformers.utils
 
-    logging.disable_progress_bar()  # of reading weights: progress is told by the stage
+    for library in (diffusers, transformers):
+        library.utils.logging.disable_progress_bar()  # of reading weights: progress is told by the stage
     directory = Path(directory)
     kind, classes = _read_index(directory)
     try:
