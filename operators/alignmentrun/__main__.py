@@ -18,14 +18,11 @@ from typing import Any
 import kopf
 from aiohttp import web
 
-from operators.alignmentrun.api import Access, Api
-from operators.alignmentrun.controller import Controller
+from operators.alignmentrun.api import PAGE, Access, Api
+from operators.alignmentrun.controller import SELECTOR, Controller
 from operators.alignmentrun.metrics import exposition
 from unified_reward.config import ClusterDefaults, read_defaults
 from unified_reward.errors import EXIT_USER_ERROR, UserError
-from unified_reward.launch.pytorchjob import MANAGED_BY, MANAGER
-
-OURS = {MANAGED_BY: MANAGER}
 
 
 class Defaults:
@@ -73,6 +70,9 @@ def _register(registry: kopf.OperatorRegistry, make_controller: Any, make_api: A
         settings.networking.request_timeout = 30
         settings.networking.connect_timeout = 5
         settings.watching.server_timeout = 600
+        settings.watching.chunk_size = PAGE
+        settings.watching.label_selectors["kubeflow.org", "v1", "pytorchjobs"] = SELECTOR
+        settings.watching.label_selectors["", "v1", "pods"] = SELECTOR
         # A limit would let an object wait for another's worker to idle; each only hands over to our own queue.
         settings.queueing.idle_timeout = 0.5
         controller = state["controller"] = make_controller(make_api())
@@ -88,11 +88,11 @@ def _register(registry: kopf.OperatorRegistry, make_controller: Any, make_api: A
     async def run(event: Any, **_: Any) -> None:
         state["controller"].saw_run(event["type"], event["object"])
 
-    @kopf.on.event("kubeflow.org", "v1", "pytorchjobs", labels=OURS, registry=registry)
+    @kopf.on.event("kubeflow.org", "v1", "pytorchjobs", registry=registry)
     async def job(event: Any, **_: Any) -> None:
         state["controller"].saw_job(event["type"], event["object"])
 
-    @kopf.on.event("", "v1", "pods", labels=OURS, registry=registry)
+    @kopf.on.event("", "v1", "pods", registry=registry)
     async def pod(event: Any, **_: Any) -> None:
         state["controller"].saw_pod(event["type"], event["object"])
 

@@ -157,9 +157,7 @@ def test_the_operator_may_do_what_it_does_and_no_more(render: Render) -> None:
     assert ("kubeflow.org", "pytorchjobs", "create") in granted
     assert ("unifiedreward.dev", "alignmentruns/status", "patch") in granted
     assert not [right for right in granted if "secrets" in right[1] or "exec" in right[1] or "*" in right]
-    assert not [
-        right for right in granted if right[1] == "alignmentruns" and right[2] in ("create", "update")
-    ]
+    assert not [right for right in granted if right[1] == "alignmentruns" and right[2] in ("create", "update")]
     assert ("unifiedreward.dev", "alignmentruns", "delete") in granted  # ttlSecondsAfterFinished
     assert not [m for m in render() if m["kind"] in ("ClusterRole", "ClusterRoleBinding")]
 
