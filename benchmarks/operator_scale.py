@@ -166,7 +166,10 @@ class _Seen:
         place = STAGES.index(stage)
         if place:
             self.after[name] = f"{run}-{STAGES[place - 1]}-a1"
-        if any(each["type"] == "Succeeded" and each["status"] == "True" for each in job.get("status", {}).get("conditions", [])):  # fmt: skip
+        if any(
+            each["type"] == "Succeeded" and each["status"] == "True"
+            for each in job.get("status", {}).get("conditions", [])
+        ):
             self.succeeded.setdefault(name, time.monotonic())
 
     def child_waits(self) -> list[float]:
