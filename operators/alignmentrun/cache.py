@@ -6,6 +6,7 @@ Only what is looked at is kept: there may be tens of thousands of jobs and pods.
 from __future__ import annotations
 
 import contextlib
+import json
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -13,21 +14,33 @@ from typing import Any
 
 from operators.alignmentrun.observe import Resource, name
 from operators.alignmentrun.reconcile import Seen
-from unified_reward.launch.pytorchjob import APP, CONTAINER, JOB_LABEL, PREFIX, RUN
+from unified_reward.launch.pytorchjob import (
+    APP,
+    ATTEMPT,
+    CONTAINER,
+    INDEX_LABEL,
+    JOB_LABEL,
+    NODE,
+    PREFIX,
+    QUEUE_LABEL,
+    RUN,
+)
 from unified_reward.pipeline.decide import State
-from unified_reward.pipeline.resource import KIND
+from unified_reward.pipeline.resource import GROUP, KIND, VERSION
 
 ALONE = "app/"  # before the name of an app that no AlignmentRun owns
 METADATA = (
-    "name", "namespace", "uid", "labels", "creationTimestamp", "deletionTimestamp", "resourceVersion", "generation",
+    "name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "resourceVersion", "generation",
 )  # fmt: skip
+LABELS = (APP, RUN, NODE, ATTEMPT, JOB_LABEL, INDEX_LABEL, QUEUE_LABEL)
 CONDITIONS = ("PodScheduled", "DisruptionTarget")
 
 
 @dataclass
 class Cache:
-    """Runs, jobs and pods by UID."""
+    """Runs, jobs and pods by UID. specs: of the runs, packed: a whole one takes more room than all else of a run."""
 
+    specs: dict[str, bytes] = field(default_factory=dict)
     runs: dict[str, Resource] = field(default_factory=dict)
     jobs: dict[str, Resource] = field(default_factory=dict)
     pods: dict[str, Resource] = field(default_factory=dict)
@@ -39,6 +52,7 @@ class Cache:
         uid = str(run["metadata"]["uid"])
         if not _older(run, self.runs.get(uid)):
             self.runs[uid] = slim_run(run)
+            self.specs[uid] = json.dumps(run.get("spec") or {}, separators=(",", ":")).encode()
             self.run_named[name(run)] = uid
         return uid
 
@@ -64,6 +78,7 @@ class Cache:
 
     def drop_run(self, uid: str) -> Resource | None:
         gone = self.runs.pop(uid, None)
+        self.specs.pop(uid, None)
         if gone is not None and self.run_named.get(name(gone)) == uid:
             del self.run_named[name(gone)]
         return gone
@@ -98,7 +113,8 @@ class Cache:
         records = (self.runs[uid].get("status") or {}).get("stages", [])
         running = {record["job"] for record in records if record.get("state") == State.RUNNING and record.get("job")}
         names = {name(job) for job in jobs} | running
-        return Seen(self.runs[uid], jobs, {each: self.pods_for(each) for each in names}, **more)
+        run = {**self.runs[uid], "spec": json.loads(self.specs[uid])}
+        return Seen(run, jobs, {each: self.pods_for(each) for each in names}, **more)
 
     def stale(self, table: str, there: Iterable[str], version: str) -> list[str]:
         """UIDs that a list of this version does not have any more."""
@@ -116,23 +132,15 @@ def owner_of(job: Resource) -> str:
 
 
 def slim_run(run: Resource) -> Resource:
-    metadata = {key: value for key, value in run["metadata"].items() if key in METADATA}
-    annotations = {
-        key: text for key, text in (run["metadata"].get("annotations") or {}).items() if key.startswith(PREFIX)
-    }
-    typed = {"apiVersion": "unifiedreward.dev/v1alpha1", "kind": KIND}
-    return {**typed, **run, "metadata": {**metadata, "annotations": annotations}}
+    """Of the spec, what is asked of all runs at once."""
+    spec = {key: value for key, value in (run.get("spec") or {}).items() if key == "tracking"}
+    typed = {"apiVersion": f"{GROUP}/{VERSION}", "kind": KIND}
+    return {**typed, "metadata": _metadata(run), "spec": spec, "status": run.get("status") or {}}
 
 
 def slim_job(job: Resource) -> Resource:
     """spec.nodes, spec.elastic: read from the whole one."""
-    metadata = {key: value for key, value in job["metadata"].items() if key in (*METADATA, "ownerReferences")}
-    annotations = {
-        key: text for key, text in (job["metadata"].get("annotations") or {}).items() if key.startswith(PREFIX)
-    }
     spec, status = job["spec"], job.get("status") or {}
-    if "nodes" in spec:
-        return job
     nodes = sum(int(each.get("replicas") or 1) for each in (spec.get("pytorchReplicaSpecs") or {}).values())
     conditions = [
         {key: each.get(key) for key in ("type", "status", "lastTransitionTime")}
@@ -140,7 +148,7 @@ def slim_job(job: Resource) -> Resource:
     ]
     times = {key: status[key] for key in ("startTime", "completionTime") if status.get(key)}
     return {
-        "metadata": {**metadata, "annotations": annotations},
+        "metadata": _metadata(job),
         "spec": {
             "runPolicy": {"suspend": bool((spec.get("runPolicy") or {}).get("suspend"))},
             "nodes": nodes,
@@ -151,12 +159,11 @@ def slim_job(job: Resource) -> Resource:
 
 
 def slim_pod(pod: Resource) -> Resource:
-    metadata = {key: value for key, value in pod["metadata"].items() if key in METADATA}
     status = pod.get("status") or {}
     containers = pod["spec"].get("containers") or [{}]
     container = next((each for each in containers if each.get("name") == CONTAINER), containers[0])
-    states = status.get("containerStatuses") or []
     kept = {key: status[key] for key in ("phase", "reason", "message") if status.get(key)}
+    states = status.get("containerStatuses") or []
     if states:
         kept["containerStatuses"] = [{"name": each.get("name"), "state": each.get("state") or {}} for each in states]
     kept["conditions"] = [
@@ -164,11 +171,23 @@ def slim_pod(pod: Resource) -> Resource:
         for each in status.get("conditions") or []
         if each["type"] in CONDITIONS
     ]
+    limits = {"limits": (container.get("resources") or {}).get("limits") or {}}
+    metadata = {key: value for key, value in _metadata(pod).items() if key not in ("ownerReferences", "annotations")}
     return {
         "metadata": metadata,
-        "spec": {"containers": [{"image": container.get("image"), "resources": container.get("resources") or {}}]},
+        "spec": {"containers": [{"image": container.get("image"), "resources": limits}]},
         "status": kept,
     }
+
+
+def _metadata(resource: Resource) -> dict[str, Any]:
+    metadata = resource["metadata"]
+    kept = {key: metadata[key] for key in (*METADATA, "ownerReferences") if key in metadata}
+    kept["labels"] = {key: text for key, text in (metadata.get("labels") or {}).items() if key in LABELS}
+    kept["annotations"] = {
+        key: text for key, text in (metadata.get("annotations") or {}).items() if key.startswith(PREFIX)
+    }
+    return kept
 
 
 def _label(resource: Resource, key: str) -> str:

@@ -30,6 +30,7 @@ MENDABLE = {
     "CreateContainerConfigError",
     "CreateContainerError",
 }
+UNSEEN = "NotTakenUp"
 PULLS = ("ErrImagePull", "ImagePullBackOff")  # the kubelet says the one and the other by turns
 UNREACHABLE_SECONDS = 120.0  # a pod that should have gone so long ago is on a node that answers nobody
 
@@ -158,6 +159,8 @@ def _waiting(job: Resource, pods: Sequence[Resource], nodes: int, *, suspended: 
         for condition in pod.get("status", {}).get("conditions", []):
             if condition["type"] == "PodScheduled" and condition["status"] == "False":
                 return condition.get("reason", "Unschedulable"), f"{name(pod)}: {condition.get('message', '')}", False
+    if not pods and not job.get("status", {}).get("conditions"):
+        return UNSEEN, "the training-operator has not looked at it yet; does it run, and has it much to do?", False
     if len(pods) < nodes:
         return (
             "PodsMissing",

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from operators.alignmentrun.observe import PULLS, Failure, Observed, Resource, observe, queue
+from operators.alignmentrun.observe import PULLS, UNSEEN, Failure, Observed, Resource, observe, queue
 from unified_reward.config import AlignmentRun, ClusterDefaults, Placement, placement, validate
 from unified_reward.config.graph import Node, build_graph, by_urgency
 from unified_reward.errors import UserError
@@ -45,7 +45,9 @@ from unified_reward.pipeline.resource import (
 
 Manifest = dict[str, Any]
 UNLIMITED = 10**9
-SETTLING_SECONDS = 5.0  # what a job waits for is told when it still waits then: most pods start at once
+# What a job waits for is told when it still waits then: most pods start at once, and hundreds of new jobs keep the
+# training-operator busy for minutes.
+SETTLING_SECONDS, UNSEEN_SECONDS = 5.0, 300.0
 PHASES = {
     RunState.RUNNING: Phase.RUNNING,
     RunState.SUSPENDED: Phase.SUSPENDED,
@@ -354,8 +356,9 @@ class _Round:
             self.deletes.append(record.job)
             return record.model_copy(update={**told, "stopped": Stopped.CANNOT_START})
         self.deadlines.append(limit)
-        if not record.reason and not seen.mendable and self.now < since + SETTLING_SECONDS:
-            self.deadlines.append(since + SETTLING_SECONDS)
+        told_from = since + (UNSEEN_SECONDS if seen.waiting == UNSEEN else SETTLING_SECONDS)
+        if not record.reason and not seen.mendable and self.now < told_from:
+            self.deadlines.append(told_from)
             return record
         return record.model_copy(update=told)
 

@@ -86,6 +86,7 @@ def test_what_a_pod_waits_for(status: dict[str, Any], reason: str, mendable: boo
 
 
 def test_what_a_job_without_its_pods_waits_for() -> None:
+    assert observe(job(), [], 1).waiting == "NotTakenUp"
     assert observe(job("Created"), [pod_of(JOB, 0, START)], 2).waiting == "PodsMissing"
     assert observe(job(runPolicy={"suspend": True}), [], 1).waiting == "Suspended"
     assert observe(job("Suspended"), [], 1).waiting == "Suspended"

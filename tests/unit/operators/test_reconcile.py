@@ -260,6 +260,15 @@ def test_a_short_wait_is_not_told_and_a_longer_one_is() -> None:
     assert world.settle().reason == ""
 
 
+def test_a_training_operator_that_has_much_to_do_is_given_time() -> None:
+    world = World()
+    world.settle()
+    world.now += 299
+    assert world.settle().reason == ""
+    world.now += 1
+    assert world.settle().reason == "NotTakenUp"
+
+
 def test_time_in_a_queue_is_not_time_to_start() -> None:
     world = World(document(cluster={"queue": "q", "startTimeoutSeconds": 30}))
     world.settle()
