@@ -2,7 +2,8 @@
 
 The cache is filled before anything is decided, and takes the answers of our own writes at once, so that nothing is written
 twice because a watch lags behind. In one round jobs are made first, then the status says so, then events tell it, then
-jobs that the status has given up are deleted: whatever fails half way, the next look goes on from there.
+jobs that the status has given up are deleted: whatever fails half way, the next look goes on from there. When many runs
+wait to be looked at, their jobs are made before the first one's status is written.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from unified_reward.pipeline.resource import ResourceStatus
 logger = logging.getLogger("operator")
 
 SELECTOR = f"{MANAGED_BY}={MANAGER}"
-WORKERS = 8
+WORKERS = 16
+DEFERRED_SECONDS = 5.0  # what only has to be told goes behind what has waited for less than so long
 PROGRESS_SECONDS = 15.0
 SWEEP_SECONDS, FIRST_SWEEP_SECONDS = 600.0, 5.0
 RESYNC_SECONDS, SETTLED_SECONDS = 300.0, 30.0
@@ -54,7 +56,7 @@ class Controller:
         installation = f"{api.namespace}@{api.access.cluster}"
         self.tracker = Tracker(self.cache.runs, defaults, installation, self._page_changed)
         self.progress = Progress(api, self.cache, self.enqueue)
-        self._queue: asyncio.Queue[str] = asyncio.Queue()
+        self._queue: asyncio.PriorityQueue[tuple[float, str]] = asyncio.PriorityQueue()  # when due, whom
         self._since: dict[str, float] = {}
         self._busy: set[str] = set()
         self._again: set[str] = set()
@@ -207,7 +209,7 @@ class Controller:
             self._again.add(key)
         elif key not in self._since:
             self._since[key] = time.monotonic()
-            self._queue.put_nowait(key)
+            self._queue.put_nowait((self._since[key], key))
 
     @property
     def depth(self) -> int:
@@ -215,11 +217,15 @@ class Controller:
 
     async def _work(self) -> None:
         while True:
-            key = await self._queue.get()
+            _, key = await self._queue.get()
             began = self._since.pop(key)
             self._busy.add(key)
             try:
-                await (self._look_alone(key) if key.startswith(ALONE) else self._look(key))
+                told = await (self._look_alone(key) if key.startswith(ALONE) else self._look(key))
+                if not told:
+                    self._since[key] = began
+                    self._queue.put_nowait((time.monotonic() + DEFERRED_SECONDS, key))
+                    continue
                 self.latencies.append(time.monotonic() - began)
                 self.reconciled += 1
             except ApiError as error:
@@ -261,14 +267,17 @@ class Controller:
 
     # --- one run
 
-    async def _look(self, uid: str) -> None:
+    async def _look(self, uid: str) -> bool:
+        """False when jobs were made and the rest can wait: the next look finds them, and says the same of them."""
         run = self.cache.runs.get(uid)
         if run is None or run["metadata"].get("deletionTimestamp"):
-            return
+            return True
         now = time.time()
         outcome = self._outcome(uid, now)
         told = dict(self._refused.get(uid, {}))
         await self._make(uid, outcome)
+        if outcome.apply and self.depth and not self._refused.get(uid):
+            return False
         if self._refused.get(uid, {}) != told:
             outcome = self._outcome(uid, now)  # for the status only: what could be made has been
         for job, suspended in outcome.suspend:
@@ -286,6 +295,7 @@ class Controller:
             self._later_after(uid, "refused")
         if outcome.next_look:
             self._at(uid, outcome.next_look)
+        return True
 
     def _outcome(self, uid: str, now: float) -> Outcome:
         seen = self.cache.seen(
@@ -378,7 +388,7 @@ class Controller:
 
     # --- one app by itself
 
-    async def _look_alone(self, key: str) -> None:
+    async def _look_alone(self, key: str) -> bool:
         jobs = self.cache.jobs_for(key)
         step = next_step(jobs, {name(job): self.cache.pods_for(name(job)) for job in jobs}, time.time())
         for job, change in step.note:
@@ -394,6 +404,7 @@ class Controller:
         await self._delete(jobs, step.gone)
         if step.next_look:
             self._at(key, step.next_look)
+        return True
 
     def _name(self, key: str) -> str:
         return name(self.cache.runs[key]) if key in self.cache.runs else key

@@ -222,7 +222,13 @@ class _Round:
             return self._cleared(record)
         return self._going(node, record, job, seen)
 
+    def _tell_retry(self, record: StageRecord, attempt: int) -> None:
+        if record.failures and record.last_failure:
+            after = record.last_failure.cause.value
+            self.events.append(Event("StageRetrying", f"{record.name}, attempt {attempt} after {after}"))
+
     def _adopted(self, record: StageRecord, attempt: int, job: Resource) -> StageRecord:
+        self._tell_retry(record, attempt)
         return record.model_copy(
             update={
                 "state": State.RUNNING,
@@ -427,9 +433,7 @@ class _Round:
         self.applies.append(pytorch_job(job_plan(node_app(node, run)), self.place, identity))
         if name in self.seen.refused:
             return record.model_copy(update={"reason": "JobRefused", "message": self.seen.refused[name][:1024]})
-        if record.failures and record.last_failure:
-            after = record.last_failure.cause.value
-            self.events.append(Event("StageRetrying", f"{node.id}, attempt {attempt} after {after}"))
+        self._tell_retry(record, attempt)
         return record.model_copy(
             update={
                 "state": State.RUNNING,
