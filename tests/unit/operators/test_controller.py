@@ -116,6 +116,29 @@ def test_a_run_from_its_first_look_to_its_end_in_few_writes() -> None:
     run(story)
 
 
+def test_when_many_jobs_end_at_once_the_next_ones_are_made_first_and_each_is_told_once() -> None:
+    async def story(cluster: Cluster) -> None:
+        names = [f"r{number}" for number in range(40)]
+        for name in names:
+            cluster.put_run(document(name), "ADDED")
+        await until(lambda: len(cluster.api.objects[JOBS]) == len(names))
+        await rest(cluster)
+        cluster.api.wrote.clear()
+        for name in names:
+            cluster.end(f"{name}-import-a1")
+        await rest(cluster)
+        made, told = (
+            [place for place, call in enumerate(cluster.api.wrote) if call.startswith(verb)]
+            for verb in ("create pytorchjobs", "apply alignmentruns")
+        )
+        assert (len(made), len(told)) == (len(names), len(names))
+        assert made[-1] < told[0]
+        assert cluster.reasons() == ["StageSucceeded"] * len(names)
+        assert {cluster.status(name)["progress"] for name in names} == {"1/3"}
+
+    run(story)
+
+
 def test_a_restart_writes_nothing() -> None:
     async def story(cluster: Cluster) -> None:
         for name in ("one", "two", "three"):

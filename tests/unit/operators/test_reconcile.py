@@ -325,6 +325,7 @@ def test_a_queued_job_is_taken_away_by_suspend_and_made_anew_without_counting() 
 def test_what_fails_while_suspended_counts_and_waits() -> None:
     world = training()
     world.fail(TRAIN, 1)
+    world.bury(TRAIN)
     world.run["spec"]["suspend"] = True
     world.settle()
     world.now += 3600
@@ -474,6 +475,37 @@ def test_a_status_that_is_gone_altogether_is_made_from_the_jobs() -> None:
     assert world.record("import").state is State.DONE
     assert (world.record("reward-train").state, world.record("reward-train").attempt) == (State.RUNNING, 1)
     assert world.made == [IMPORT, TRAIN]
+
+
+def test_attempts_count_on_from_the_jobs_when_the_status_is_gone() -> None:
+    world = World()
+    world.settle()
+    world.fail(IMPORT, 1)
+    world.settle()
+    world.now += 60
+    world.settle()
+    del world.run["status"]
+    world.settle()
+    assert world.record("import").attempt == 2
+    world.fail("r-import-a2", 1)
+    world.settle()
+    world.now += 60
+    world.settle()
+    assert world.made == [IMPORT, "r-import-a2", "r-import-a3"]
+
+
+def test_a_failed_job_is_followed_when_the_last_of_its_pods_has_gone() -> None:
+    world = training()
+    world.fail(TRAIN, 1)
+    world.settle()
+    assert world.record("reward-train").state is State.RUNNING
+    world.now += 30
+    world.bury(TRAIN)
+    world.settle()
+    assert world.record("reward-train").failures == {"Crashed": 1}
+    world.now += 30
+    world.settle()
+    assert world.made[-1] == "r-reward-train-a2"
 
 
 def test_a_job_that_the_api_server_does_not_take_is_told_and_asked_for_again() -> None:

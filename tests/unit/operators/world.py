@@ -154,17 +154,18 @@ class World:
         self.say(job, "Succeeded")
 
     def fail(self, job: str, code: int = 1, **more: Any) -> None:
+        """Its first pod has failed, and the others are told to end, as cleanPodPolicy asks."""
         pods = self.pods.get(job) or [pod_of(self.jobs[job], index, self.now) for index in range(self.nodes(job))]
-        self.pods[job] = [ended(pods[0], code, self.now, **more)]
+        self.pods[job] = [ended(pods[0], code, self.now, **more), *self._told_to_end(pods[1:])]
         self.say(job, "Failed")
 
     def delete_job(self, job: str) -> None:
         """Its pods are told to end, and are there a while longer."""
         del self.jobs[job]
-        self.pods[job] = [
-            {**pod, "metadata": {**pod["metadata"], "deletionTimestamp": stamp(self.now + 60)}}
-            for pod in self.pods.get(job, [])
-        ]
+        self.pods[job] = self._told_to_end(self.pods.get(job, []))
+
+    def _told_to_end(self, pods: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [{**pod, "metadata": {**pod["metadata"], "deletionTimestamp": stamp(self.now + 60)}} for pod in pods]
 
     def bury(self, job: str) -> None:
         """What was told to end has ended."""
