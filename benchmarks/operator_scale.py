@@ -1,6 +1,7 @@
 """What the operator costs at scale, on fake nodes that run nothing: latency, writes, memory, a restart, a wide job.
 
     python benchmarks/operator_scale.py --runs 300            judges whose jobs end at once, then a restart
+    python benchmarks/operator_scale.py --burst 300           so many jobs end while no operator runs, then it starts
     python benchmarks/operator_scale.py --wide 64             one judge of 64 nodes x 8 GPUs: submitted, reported, cancelled
 
 It needs kubectl, a cluster with the AlignmentRun resource, training-operator and nodes labelled `node-type=fake` (kwok). API
@@ -41,6 +42,9 @@ CREATORS = 8
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=0, help="AlignmentRuns made at once")
+    parser.add_argument(
+        "--burst", type=int, default=0, help="AlignmentRuns whose first jobs end while no operator runs"
+    )
     parser.add_argument("--wide", type=int, default=0, help="nodes of one judge training, 8 GPUs each")
     parser.add_argument("--idle", type=float, default=30.0, help="seconds watched after the end and after the restart")
     arguments = parser.parse_args()
@@ -54,6 +58,8 @@ async def _measure(arguments: argparse.Namespace) -> None:
         async with _mlflow():
             if arguments.runs:
                 await _many(arguments.runs, arguments.idle)
+            if arguments.burst:
+                await _burst(arguments.burst)
             if arguments.wide:
                 await _wide(arguments.wide)
     finally:
@@ -103,6 +109,30 @@ async def _many(count: int, idle: float) -> None:
     await api.close()
 
 
+async def _burst(count: int) -> None:
+    """No training-operator lets so many jobs end at once; an operator that was away finds them so."""
+    api = Api(Access.find(), NAMESPACE)
+    seen = _Seen()
+    watch = asyncio.create_task(_watch(api, seen))
+    async with _operator():
+        await _create(api, [_judge(f"burst-{number:05d}") for number in range(count)])
+        while sum(job.startswith("burst-") for job in seen.added) < count:
+            await asyncio.sleep(0.1)
+    while sum(job.startswith("burst-") and job.endswith("import-a1") for job in seen.succeeded) < count:
+        await asyncio.sleep(1.0)
+    before = set(seen.added)
+    async with _operator():
+        began = time.monotonic()
+        while len(seen.added) < len(before) + count:
+            await asyncio.sleep(0.05)
+        waits = sorted(when - began for job, when in seen.added.items() if job not in before)
+        print(
+            f"{count} successes found at once -> next job seen: median {statistics.median(waits):.2f} s, longest {waits[-1]:.2f} s"
+        )
+    watch.cancel()
+    await api.close()
+
+
 async def _wide(nodes: int) -> None:
     api = Api(Access.find(), NAMESPACE)
     document = _judge("wide", seconds="20")
@@ -112,7 +142,7 @@ async def _wide(nodes: int) -> None:
     async with _operator() as operator:
         await _create(api, [document])
         began = time.monotonic()
-        train = "unifiedreward.dev/stage=reward-train"
+        train = "unifiedreward.dev/run=wide,unifiedreward.dev/stage=reward-train"
         await _until(lambda: _count(api, PODS, train, "Running"), nodes, "all pods run")
         print(f"{nodes} pods of 8 GPUs each run {time.monotonic() - began:.1f} s after the document")
         print(_kubectl("-n", NAMESPACE, "get", "arun", "wide"))
