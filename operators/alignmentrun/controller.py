@@ -60,6 +60,7 @@ class Controller:
         self._since: dict[str, float] = {}
         self._busy: set[str] = set()
         self._again: set[str] = set()
+        self._deferred: set[str] = set()
         self._unpaged: set[str] = set()
         self._ended: dict[str, float] = {}
         self._timers: dict[str, tuple[float, asyncio.TimerHandle]] = {}
@@ -157,7 +158,8 @@ class Controller:
             return
         for table in (self._pauses, self._refused, self._ended):
             table.pop(uid, None)
-        self._unpaged.discard(uid)
+        for marks in (self._unpaged, self._deferred):
+            marks.discard(uid)
         self._cancel_timer(uid)
         self.tracker.forget(gone)
 
@@ -223,9 +225,11 @@ class Controller:
             try:
                 told = await (self._look_alone(key) if key.startswith(ALONE) else self._look(key))
                 if not told:
+                    self._deferred.add(key)
                     self._since[key] = began
                     self._queue.put_nowait((time.monotonic() + DEFERRED_SECONDS, key))
                     continue
+                self._deferred.discard(key)
                 self.latencies.append(time.monotonic() - began)
                 self.reconciled += 1
             except ApiError as error:
@@ -276,7 +280,7 @@ class Controller:
         outcome = self._outcome(uid, now)
         told = dict(self._refused.get(uid, {}))
         await self._make(uid, outcome)
-        if outcome.apply and self.depth and not self._refused.get(uid):
+        if outcome.apply and self.depth and uid not in self._deferred and not self._refused.get(uid):
             return False
         if self._refused.get(uid, {}) != told:
             outcome = self._outcome(uid, now)  # for the status only: what could be made has been
