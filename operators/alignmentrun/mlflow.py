@@ -10,9 +10,9 @@ from typing import Any
 
 import aiohttp
 
+from unified_reward.names import KEY_TAG, PARENT_TAG
 from unified_reward.pipeline.resource import Tracking
 
-KEY_TAG, PARENT_TAG = "unified_reward.key", "mlflow.parentRunId"
 RUN_TAG = "unified_reward.alignment_run"  # UID of the resource
 INSTALLATION_TAG = "unified_reward.installation"  # several may share a server, and each sweeps its own runs only
 EXPERIMENT_TAGS = [{"key": "mlflow.experimentKind", "value": "custom_model_development"}]

@@ -27,6 +27,7 @@ from unified_reward.launch.pytorchjob import (
     owner_reference,
     pytorch_job,
 )
+from unified_reward.names import DOCUMENT, PARENT_KEY
 from unified_reward.pipeline.decide import ActionKind, Cause, Decision, Limits, RunState, State, View, decide
 from unified_reward.pipeline.resource import (
     MOST_STAGES,
@@ -415,8 +416,8 @@ class _Round:
         name = job_name(run, node.id, attempt)
         metadata = self.seen.run["metadata"]
         env = {
-            "UR_DOCUMENT": _compact(self.document),
-            "UR_PARENT_KEY": parent_key(self.seen.run),
+            DOCUMENT: _compact(self.document),
+            PARENT_KEY: parent_key(self.seen.run),
             "MLFLOW_EXPERIMENT_NAME": self.document.spec.tracking.experiment,
         }
         identity = JobIdentity(

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from operators.alignmentrun.observe import Resource, name, observe, queue
+from unified_reward import names
 from unified_reward.launch.job_status import CANCELLED_AT, RETRIES
 from unified_reward.launch.pytorchjob import (
     API_VERSION,
@@ -112,11 +113,11 @@ def further_attempt(first: Resource, latest: Resource, attempt: int, failures: M
         template.setdefault("metadata", {}).setdefault("labels", {})[ATTEMPT] = str(attempt)
         for container in template["spec"]["containers"]:
             for variable in container.get("env", []):
-                if variable["name"] in ("UR_JOB", "UR_ATTEMPT", "UR_MASTER", "TORCHX_RANK0_HOST"):
+                if variable["name"] in (names.JOB, names.ATTEMPT, names.MASTER, "TORCHX_RANK0_HOST"):
                     variable["value"] = {
-                        "UR_JOB": new,
-                        "UR_ATTEMPT": str(attempt),
-                        "UR_MASTER": f"{new}-worker-0:{PORT}",
+                        names.JOB: new,
+                        names.ATTEMPT: str(attempt),
+                        names.MASTER: f"{new}-worker-0:{PORT}",
                         "TORCHX_RANK0_HOST": f"{new}-worker-0",
                     }[variable["name"]]
     owner = {"apiVersion": API_VERSION, "kind": KIND, "name": old, "uid": first["metadata"]["uid"]}

@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-ENVIRONMENT, STORE = "UR_HOME", "UR_STORE"
+from unified_reward.names import HOME, STORE
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Home:
     @classmethod
     def at(cls, directory: str = "") -> Home:
         """`directory`, else $UR_HOME, else .unified-reward in the current directory."""
-        return cls(Path(directory or os.environ.get(ENVIRONMENT, "") or ".unified-reward").expanduser().absolute())
+        return cls(Path(directory or os.environ.get(HOME, "") or ".unified-reward").expanduser().absolute())
 
     @property
     def store_url(self) -> str:

@@ -11,7 +11,8 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-ENVIRONMENT = "UR_PROGRESS_FILE"
+from unified_reward.names import PROGRESS_FILE
+
 MIN_INTERVAL_S = 0.5
 
 
@@ -42,7 +43,7 @@ class _Reporter:
         self.first = 0
 
     def report(self, done: int, total: int, unit: str, note: str) -> None:
-        path = os.environ.get(ENVIRONMENT)
+        path = os.environ.get(PROGRESS_FILE)
         if not path or os.environ.get("RANK", "0") != "0":
             return
         now = time.time()

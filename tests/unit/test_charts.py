@@ -318,7 +318,7 @@ def test_a_judge_as_a_service_finds_the_store_as_jobs_do(render: Render) -> None
     assert {"--model=run:shapes", "--host=0.0.0.0", "--port=8000", "--device=cpu"} <= set(server["args"])
     given = {each["name"]: each["value"] for each in server["env"]}
     assert given == {"UR_STORE": "s3://runs", "UR_S3_ENDPOINT": "http://ur-minio:9000", "AWS_REGION": "us-east-1",
-                     "UR_HOME": "/work/ur", "HOME": "/tmp"}  # fmt: skip
+                     "UR_HOME": "/scratch/ur", "HOME": "/tmp"}  # fmt: skip
     assert server["envFrom"] == [{"secretRef": {"name": "ur-store"}}]
     assert one(manifests, "Service", "ur-serve")["spec"]["ports"] == [
         {"name": "http", "port": 8000, "targetPort": "http"}

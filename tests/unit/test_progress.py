@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from unified_reward import progress
+from unified_reward.names import PROGRESS_FILE
 from unified_reward.progress import Progress
 
 
@@ -19,7 +20,7 @@ def test_the_time_left_is_not_guessed_from_the_first_report() -> None:
 
 
 def test_a_report_says_where_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(progress.ENVIRONMENT, str(tmp_path / "progress.json"))
+    monkeypatch.setenv(PROGRESS_FILE, str(tmp_path / "progress.json"))
     monkeypatch.setattr(progress, "MIN_INTERVAL_S", 0.0)
     progress.report(30, 60, "steps")
     progress.report(40, 60, "steps")

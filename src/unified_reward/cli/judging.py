@@ -12,12 +12,13 @@ from unified_reward.cli.console import command, output, print_json, say
 from unified_reward.config import Stage
 from unified_reward.engines.openai_engine import OpenAiEngine
 from unified_reward.errors import UserError
-from unified_reward.home import STORE, Home
+from unified_reward.home import Home
 from unified_reward.judge import load_pack
 from unified_reward.judge.spoken import SpokenJudge
 from unified_reward.judge.way import PAPER, Spoken
 from unified_reward.judge_command import Verdicts, ask, read_request
 from unified_reward.models.refs import model_directory
+from unified_reward.names import STORE
 from unified_reward.pipeline.decide import State
 from unified_reward.pipeline.status import RunStatus, read_status
 from unified_reward.stages.context import read_commit, read_pointer

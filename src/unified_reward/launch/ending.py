@@ -13,9 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-FILE = "UR_TERMINATION_FILE"
-RESULT_FILE = "UR_RESULT_FILE"  # the stage writes what it made, as JSON
-ERROR_FILE = "UR_ERROR_FILE"  # the stage writes its one line for a person
+from unified_reward.names import ERROR_FILE, RESULT_FILE, TERMINATION_FILE
+
 LONGEST_BYTES = 4000  # the kubelet keeps 4096
 TAIL_BYTES = 2200
 
@@ -40,7 +39,7 @@ class Ending:
 
 def write_ending(ending: Ending) -> None:
     """Leave it where the kubelet looks; nothing where no file is named."""
-    path = os.environ.get(FILE, "")
+    path = os.environ.get(TERMINATION_FILE, "")
     if path:
         with contextlib.suppress(OSError):
             Path(path).write_text(_fitted(ending), encoding="utf-8")

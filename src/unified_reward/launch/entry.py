@@ -25,21 +25,17 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from unified_reward import progress
+from unified_reward import names, progress
 from unified_reward.errors import EXIT_USER_ERROR, UserError
-from unified_reward.launch.ending import ERROR_FILE, RESULT_FILE, make_ending, write_ending
+from unified_reward.launch.ending import make_ending, write_ending
 from unified_reward.launch.log_archive import LogArchive
-from unified_reward.launch.rendezvous import NODE_RANK, elastic_command, environments
+from unified_reward.launch.rendezvous import elastic_command, environments
 
-EXIT_FILE = "UR_EXIT_FILE"
-PID_FILE = "UR_PID_FILE"
-GRACE = "UR_GRACE_SECONDS"
 GRACE_SECONDS = 30.0  # a checkpoint fits in; Kubernetes' default grace period
 PR_SET_PDEATHSIG = 1
 POLL_SECONDS = 0.1
 PEER_SECONDS = 3.0  # for the peers of a failed rank to fail of the same cause and say so themselves
 PROGRESS_SECONDS = 10.0
-DOCUMENT = "UR_DOCUMENT"  # the run this job belongs to, as JSON
 LOOK_AHEAD = "unified_reward.pipeline.afterwards"
 TAIL_LINES = 60
 
@@ -56,8 +52,8 @@ def main() -> int:
     if os.getppid() != launcher:  # it died before the request took hold
         return 128 + signal.SIGTERM
     started = time.time()
-    _write(PID_FILE, {"pid": os.getpid(), "created": _created()})
-    in_pod = bool(os.environ.get("UR_JOB"))
+    _write(names.PID_FILE, {"pid": os.getpid(), "created": _created()})
+    in_pod = bool(os.environ.get(names.JOB))
     if in_pod:
         _prepare_pod()
     words = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
@@ -78,7 +74,7 @@ def main() -> int:
         ranks.tails[-1].append(str(error))
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_seconds = usage.ru_utime + usage.ru_stime
-    _write(EXIT_FILE, {"code": code, "cpu_seconds": cpu_seconds})
+    _write(names.EXIT_FILE, {"code": code, "cpu_seconds": cpu_seconds})
     ending = make_ending(
         code, rank=ranks.first_failed, tail="\n".join(ranks.tails[ranks.first_failed]), started=started,
         cpu_seconds=cpu_seconds, peak_rss_bytes=usage.ru_maxrss * 1024,
@@ -103,7 +99,7 @@ class _Ranks:
         self._readers: list[threading.Thread] = []
         self._print = threading.Lock()
         self._stopping = 0.0
-        self._grace = float(os.environ.get(GRACE, GRACE_SECONDS))
+        self._grace = float(os.environ.get(names.GRACE_SECONDS, GRACE_SECONDS))
         self._shown = (0, time.monotonic())
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
@@ -145,7 +141,7 @@ class _Ranks:
 
     def look_ahead(self) -> None:
         """On node 0 of an operator's job: say what of the run is there already. The stage stands, whatever comes of it."""
-        if not os.environ.get(DOCUMENT) or os.environ.get(NODE_RANK, "0") != "0" or self._stopping:
+        if not os.environ.get(names.DOCUMENT) or os.environ.get(names.NODE_RANK, "0") != "0" or self._stopping:
             return
         self._start([sys.executable, "-m", LOOK_AHEAD], dict(os.environ), -1, "")
         self.processes[-1].wait()
@@ -184,7 +180,7 @@ class _Ranks:
         done, at = self._shown
         if time.monotonic() - at < PROGRESS_SECONDS:
             return
-        found = progress.read(Path(os.environ[progress.ENVIRONMENT]))
+        found = progress.read(Path(os.environ[names.PROGRESS_FILE]))
         self._shown = (found.done if found else 0, time.monotonic())
         if found and found.done != done:
             left = found.eta_seconds(time.time())
@@ -214,23 +210,23 @@ def _code_behind_torchrun(code: int, tail: collections.deque[str]) -> int:
 
 def _prepare_pod() -> None:
     """Files for what the stage says of itself; the stage and its ranks inherit the names."""
-    place = Path(os.environ.get("UR_HOME", "/tmp"))
+    place = Path(os.environ.get(names.HOME, "/tmp"))
     place.mkdir(parents=True, exist_ok=True)
     for variable, name in (
-        (progress.ENVIRONMENT, "progress.json"),
-        (ERROR_FILE, "error.txt"),
-        (RESULT_FILE, "result.json"),
+        (names.PROGRESS_FILE, "progress.json"),
+        (names.ERROR_FILE, "error.txt"),
+        (names.RESULT_FILE, "result.json"),
     ):
         os.environ.setdefault(variable, str(place / name))
         Path(os.environ[variable]).unlink(missing_ok=True)
 
 
 def _apply_workspace() -> None:
-    digest = os.environ.get("UR_WORKSPACE", "")
+    digest = os.environ.get(names.WORKSPACE, "")
     if digest:
         from unified_reward.launch import overlay
 
-        added = overlay.apply(digest, os.environ["UR_STORE"], Path(os.environ["UR_HOME"]) / "workspace")
+        added = overlay.apply(digest, os.environ[names.STORE], Path(os.environ[names.HOME]) / "workspace")
         os.environ["PYTHONPATH"] = ":".join([added, *filter(None, [os.environ.get("PYTHONPATH", "")])])
 
 

@@ -26,12 +26,12 @@ import psutil
 from unified_reward import progress
 from unified_reward.config import Stage, StageSpec
 from unified_reward.launch.appdef import component_name
-from unified_reward.launch.entry import EXIT_FILE, GRACE_SECONDS, PID_FILE
+from unified_reward.launch.entry import GRACE_SECONDS
+from unified_reward.names import ERROR_FILE, EXIT_FILE, PID_FILE, PROGRESS_FILE, TRACKING_SPOOL
 
 if TYPE_CHECKING:
     from torchx.specs import AppDef
 
-ERROR_FILE = "UR_ERROR_FILE"
 SCHEDULER = "local_cwd"
 
 
@@ -91,11 +91,11 @@ class LocalJobs:
         file.write_text(spec.model_dump_json(indent=1), encoding="utf-8")
         app = stage_app(spec.stage, str(file))
         app.roles[0].env |= {
-            progress.ENVIRONMENT: str(directory / "progress.json"),
+            PROGRESS_FILE: str(directory / "progress.json"),
             EXIT_FILE: str(directory / "exit.json"),
             PID_FILE: str(directory / "pid.json"),
             ERROR_FILE: str(directory / "error.txt"),
-            "UR_TRACKING_SPOOL": str(self._spools),
+            TRACKING_SPOOL: str(self._spools),
         }
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -14,6 +14,8 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from unified_reward.names import JOB, NODE_RANK, STORE
+
 if TYPE_CHECKING:
     from unified_reward.store import ObjectStore
 
@@ -44,10 +46,10 @@ class LogArchive:
     @classmethod
     def of_this_job(cls) -> LogArchive | None:
         """The archive of this node; None outside of a cluster's job."""
-        job, url = os.environ.get("UR_JOB", ""), os.environ.get("UR_STORE", "")
+        job, url = os.environ.get(JOB, ""), os.environ.get(STORE, "")
         if not job or not url:
             return None
-        return cls(url, archive_prefix(job, int(os.environ.get("UR_NODE_RANK", "0"))))
+        return cls(url, archive_prefix(job, int(os.environ.get(NODE_RANK, "0"))))
 
     def write(self, line: bytes) -> None:
         with self._lock:

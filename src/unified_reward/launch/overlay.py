@@ -9,7 +9,6 @@ from pathlib import Path, PurePosixPath
 
 from unified_reward.errors import UserError
 
-ENVIRONMENT = "UR_WORKSPACE"
 LONGEST_BYTES = 64 * 1024 * 1024
 
 

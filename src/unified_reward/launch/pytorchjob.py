@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from unified_reward import names
 from unified_reward.config import ClusterDefaults, Placement
 from unified_reward.launch.plan import JobPlan
 
@@ -35,7 +36,7 @@ GRACE_MARGIN_SECONDS = 5
 TRACKING_CLOSE_SECONDS = 600  # a pod's undelivered metrics go with it; MLflow may be restarting
 SHARED_CORE_MILLIS = 100
 SHM_SHARE = 2  # /dev/shm may take the pod's memory divided by this
-WORK, HOME = "/work", "/work/ur"
+WORK, HOME = "/scratch", "/scratch/ur"
 
 
 @dataclass(frozen=True)
@@ -198,22 +199,22 @@ def _environment(plan: JobPlan, place: Placement, who: JobIdentity) -> list[Mani
         **place.env,
         **who.env,
         "HOME": "/tmp",
-        "UR_HOME": HOME,
-        "UR_STORE": defaults.store,
+        names.HOME: HOME,
+        names.STORE: defaults.store,
         **({"UR_S3_ENDPOINT": defaults.store_endpoint} if defaults.store_endpoint else {}),
         "MLFLOW_TRACKING_URI": defaults.tracking_uri,
-        "UR_JOB": who.name,
-        "UR_APP": who.app,
-        "UR_ATTEMPT": str(who.attempt),
-        "UR_GRACE_SECONDS": str(place.spec.grace_seconds - GRACE_MARGIN_SECONDS),
-        "UR_TRACKING_CLOSE_SECONDS": str(TRACKING_CLOSE_SECONDS),
-        "UR_TERMINATION_FILE": "/dev/termination-log",
-        **({"UR_WORKSPACE": place.spec.workspace} if place.spec.workspace else {}),
-        "UR_MASTER": f"{who.name}-worker-0:{PORT}",
+        names.JOB: who.name,
+        names.APP: who.app,
+        names.ATTEMPT: str(who.attempt),
+        names.GRACE_SECONDS: str(place.spec.grace_seconds - GRACE_MARGIN_SECONDS),
+        names.TRACKING_CLOSE_SECONDS: str(TRACKING_CLOSE_SECONDS),
+        names.TERMINATION_FILE: "/dev/termination-log",
+        **({names.WORKSPACE: place.spec.workspace} if place.spec.workspace else {}),
+        names.MASTER: f"{who.name}-worker-0:{PORT}",
         # torchrun 2.13 says the shared store's address in a job's first round only: a node that came later would wait for it.
         **({"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"} if plan.min_nodes else {}),
     }
-    index = {"name": "UR_NODE_RANK", "valueFrom": {"fieldRef": {"fieldPath": f"metadata.labels['{INDEX_LABEL}']"}}}
+    index = {"name": names.NODE_RANK, "valueFrom": {"fieldRef": {"fieldPath": f"metadata.labels['{INDEX_LABEL}']"}}}
     return [index, *({"name": name, "value": _literal(value)} for name, value in values.items())]
 
 

@@ -11,8 +11,8 @@ import sys
 import time
 
 from unified_reward.errors import UserError
+from unified_reward.names import MASTER, NODE_RANK
 
-NODE_RANK, MASTER = "UR_NODE_RANK", "UR_MASTER"
 RESOLVE_SECONDS = 600.0  # a peer's node may have to be started first
 
 

@@ -19,16 +19,14 @@ from pathlib import Path
 from unified_reward.config import AlignmentRun, TrackingSpec, validate
 from unified_reward.config.graph import Node, build_graph
 from unified_reward.errors import EXIT_USER_ERROR, UserError
-from unified_reward.home import STORE, Home
+from unified_reward.home import Home
+from unified_reward.names import DOCUMENT, PARENT_KEY, RESULT_FILE, STORE
 from unified_reward.pipeline.decide import RunState, State
 from unified_reward.pipeline.status import Cost, RunStatus, StageStatus
 from unified_reward.stages.context import Commit, read_commit, read_pointer, write_pointer
-from unified_reward.stages.result import RESULT_FILE
-from unified_reward.stages.standalone import PARENT_KEY, make_spec, tracking_of_environment
+from unified_reward.stages.standalone import make_spec, tracking_of_environment
 from unified_reward.store import ObjectStore, open_store
 from unified_reward.tracking import Target, stage_run
-
-DOCUMENT = "UR_DOCUMENT"
 
 
 def main() -> int:

@@ -27,6 +27,7 @@ from unified_reward.errors import UserError
 from unified_reward.home import Home
 from unified_reward.launch.local import Ended, LocalJob, LocalJobs, attempt_directory, end_leftovers
 from unified_reward.models.refs import STORED, model_directory
+from unified_reward.names import TRACKING_SPOOL
 from unified_reward.pipeline.decide import (
     Action,
     ActionKind,
@@ -46,7 +47,6 @@ from unified_reward.stages.context import Commit, read_commit, write_pointer
 from unified_reward.stages.standalone import make_spec, node_identity
 from unified_reward.store import ObjectStore, open_store
 from unified_reward.tracking import Courier, StageRun, Target, UnavailableError, embedded_uri, find_run_id, stage_run
-from unified_reward.tracking.runs import SPOOL_ENVIRONMENT
 
 OnChange = Callable[[RunStatus], None]
 NEEDED_BYTES = 300_000_000
@@ -270,7 +270,7 @@ class _Executor:
     @contextmanager
     def _tracked(self) -> Iterator[StageRun]:
         """The parent run in MLflow, delivered with those of the stages; and the status as it was left."""
-        os.environ[SPOOL_ENVIRONMENT] = str(self.home.spools)
+        os.environ[TRACKING_SPOOL] = str(self.home.spools)
         try:
             with stage_run(
                 self.target, self.home.spools, key=self.parent_key, name=self.status.name, system_metrics=False,

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from unified_reward.config import Stage, StageSpec, validate
 from unified_reward.errors import EXIT_USER_ERROR, UserError
+from unified_reward.names import ERROR_FILE
 from unified_reward.stages.execute import execute
 from unified_reward.stages.result import leave_result
 from unified_reward.stages.standalone import Request, request_spec
 
-ERROR_FILE = "UR_ERROR_FILE"
 OUT_OF_MEMORY = 137
 
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from unified_reward.names import RESULT_FILE
 from unified_reward.stages.context import Commit
 
-RESULT_FILE = "UR_RESULT_FILE"
 SHOWN = ("accuracy", "pearson")  # of what a stage measured for each task
 
 

@@ -23,11 +23,10 @@ from unified_reward.config.keys import identity, key_of
 from unified_reward.errors import UserError
 from unified_reward.home import Home
 from unified_reward.models.refs import model_digest
+from unified_reward.names import PARENT_KEY
 from unified_reward.stages.context import read_commit, read_pointer
 from unified_reward.store import ObjectStore, open_store, resolve
 from unified_reward.tracking import embedded_uri
-
-PARENT_KEY = "UR_PARENT_KEY"
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,12 @@ from unified_reward.tracking.buffer import Backlog, Courier
 from unified_reward.tracking.delivery import FAILED, FINISHED, KILLED, UnavailableError
 from unified_reward.tracking.links import run_url, runs_url, ui_command
 from unified_reward.tracking.parents import close_dangling, close_run, find_run_id, open_parent, prepare
-from unified_reward.tracking.runs import SPOOL_ENVIRONMENT, StageRun, Target, embedded_uri, stage_run
+from unified_reward.tracking.runs import StageRun, Target, embedded_uri, stage_run
 
 __all__ = [
     "FAILED",
     "FINISHED",
     "KILLED",
-    "SPOOL_ENVIRONMENT",
     "Backlog",
     "Courier",
     "StageRun",

@@ -18,10 +18,9 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 from unified_reward.errors import UserError
+from unified_reward.names import KEY_TAG, PARENT_TAG
 from unified_reward.tracking.spool import Entry
 
-KEY_TAG = "unified_reward.key"
-PARENT_TAG = "mlflow.parentRunId"
 FINISHED, FAILED, KILLED, RUNNING = "FINISHED", "FAILED", "KILLED", "RUNNING"
 
 # One request fails fast and the courier waits, instead of four minutes of retries inside the client.

@@ -10,7 +10,8 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from unified_reward.tracking.delivery import KEY_TAG, KILLED, Delivery, UnavailableError
+from unified_reward.names import KEY_TAG
+from unified_reward.tracking.delivery import KILLED, Delivery, UnavailableError
 from unified_reward.tracking.runs import Target, _now, _run_tags, flatten
 
 TIMEOUT_S = 30.0

@@ -26,6 +26,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from unified_reward.errors import UserError
+from unified_reward.names import TRACKING_CLOSE_SECONDS, TRACKING_SPOOL
 from unified_reward.tracking import system
 from unified_reward.tracking.buffer import CLOSE_TIMEOUT_S, Courier
 from unified_reward.tracking.delivery import FAILED, FINISHED, KILLED, check_uri
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SPOOL_ENVIRONMENT = "UR_TRACKING_SPOOL"
-CLOSE_ENVIRONMENT = "UR_TRACKING_CLOSE_SECONDS"
 KILLED_TIMEOUT_S = 5.0  # a scheduler follows SIGTERM with SIGKILL; what is not delivered by then waits in the spool
 LONGEST_VALUE = 500
 KILL_CODES = (128 + signal.SIGTERM, 128 + signal.SIGINT)
@@ -216,11 +215,11 @@ def stage_run(
     `spool_root` is not used. Otherwise a thread of this process delivers, and `close_timeout_s` bounds its last wait
     (0: $UR_TRACKING_CLOSE_SECONDS, else half a minute; a pod's spool goes with it, so there it is minutes).
     """
-    close_timeout_s = close_timeout_s or float(os.environ.get(CLOSE_ENVIRONMENT, CLOSE_TIMEOUT_S))
+    close_timeout_s = close_timeout_s or float(os.environ.get(TRACKING_CLOSE_SECONDS, CLOSE_TIMEOUT_S))
     if target is None:
         yield StageRun(None)
         return
-    delivered_elsewhere = os.environ.get(SPOOL_ENVIRONMENT, "")
+    delivered_elsewhere = os.environ.get(TRACKING_SPOOL, "")
     root = Path(delivered_elsewhere or spool_root)
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,200}", key):
         raise ValueError(f"run key {key!r}: letters, digits, '.', '_' and '-' only")

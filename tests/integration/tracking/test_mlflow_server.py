@@ -21,8 +21,8 @@ from urllib.parse import urlencode
 import numpy as np
 import pytest
 
+from unified_reward.names import TRACKING_SPOOL
 from unified_reward.tracking import (
-    SPOOL_ENVIRONMENT,
     Courier,
     StageRun,
     Target,
@@ -168,7 +168,7 @@ def test_delivering_a_spool_twice_changes_nothing(
     server: Server, target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when the process dies after MLflow has an entry and before the cursor says so."""
-    monkeypatch.setenv(SPOOL_ENVIRONMENT, str(tmp_path / "spool"))
+    monkeypatch.setenv(TRACKING_SPOOL, str(tmp_path / "spool"))
     with stage_run(target, tmp_path, key="twice", name="twice", system_metrics=False) as run:
         log_everything(run, tmp_path)
     shutil.copytree(tmp_path / "spool", tmp_path / "again")
@@ -246,7 +246,7 @@ def test_kill_9_is_closed_by_the_next_courier_and_resumed_by_the_next_attempt(
     courier.deliver_once()
     assert server.status(run_id) == "KILLED"
 
-    monkeypatch.setenv(SPOOL_ENVIRONMENT, str(tmp_path))
+    monkeypatch.setenv(TRACKING_SPOOL, str(tmp_path))
     with stage_run(target, tmp_path, key="killed", name="killed", system_metrics=False) as run:
         courier.deliver_once()
         assert server.status(run_id) == "RUNNING"

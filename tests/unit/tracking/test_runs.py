@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from unified_reward.errors import UserError
-from unified_reward.tracking import SPOOL_ENVIRONMENT, StageRun, Target, embedded_uri, runs_url, stage_run, ui_command
+from unified_reward.names import TRACKING_SPOOL
+from unified_reward.tracking import StageRun, Target, embedded_uri, runs_url, stage_run, ui_command
 from unified_reward.tracking.runs import flatten, outcome
 from unified_reward.tracking.spool import ENTRIES, SpoolWriter, read_entries
 
@@ -98,7 +99,7 @@ def test_sigterm_ends_a_stage_with_143_and_says_killed(tmp_path: Path) -> None:
         "with stage_run(Target(embedded_uri(root), 'e'), root, key='k', name='n') as run:\n"
         "    run.metric('loss', 1.0, 0); os.kill(os.getpid(), signal.SIGTERM); signal.pause()"
     )
-    environment = {SPOOL_ENVIRONMENT: str(tmp_path)}
+    environment = {TRACKING_SPOOL: str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=environment, check=False)
     assert done.returncode == 128 + signal.SIGTERM
     end = entries(tmp_path / "k")[-1]
@@ -113,7 +114,7 @@ def test_a_stage_that_spools_imports_neither_mlflow_nor_matplotlib(tmp_path: Pat
         "    run.params({'a': 1}); run.metric('loss', 1.0, 0); run.table('t', [{'a': 1}])\n"
         "assert not {'mlflow', 'matplotlib', 'torch'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], env={SPOOL_ENVIRONMENT: str(tmp_path)}, check=True)
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], env={TRACKING_SPOOL: str(tmp_path)}, check=True)
 
 
 def test_a_run_without_target_logs_nowhere(tmp_path: Path) -> None:
