@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from unified_reward.launch.causes import Cause, cause_of
 from unified_reward.launch.ending import Ending, read_ending
 from unified_reward.launch.pytorchjob import CONTAINER, INDEX_LABEL, QUEUE_LABEL
-from unified_reward.pipeline.decide import Cause, cause_of
 
 Resource = Mapping[str, Any]
 PREEMPTIONS = {

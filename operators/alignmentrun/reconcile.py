@@ -17,6 +17,7 @@ from unified_reward.config import AlignmentRun, ClusterDefaults, Placement, plac
 from unified_reward.config.graph import Node, build_graph, by_urgency
 from unified_reward.errors import UserError
 from unified_reward.launch.appdef import node_app
+from unified_reward.launch.causes import Cause
 from unified_reward.launch.plan import job_plan
 from unified_reward.launch.pytorchjob import (
     ATTEMPT,
@@ -28,7 +29,7 @@ from unified_reward.launch.pytorchjob import (
     pytorch_job,
 )
 from unified_reward.names import DOCUMENT, PARENT_KEY
-from unified_reward.pipeline.decide import ActionKind, Cause, Decision, Limits, RunState, State, View, decide
+from unified_reward.pipeline.decide import ActionKind, Decision, Limits, RunState, State, View, decide
 from unified_reward.pipeline.resource import (
     MOST_STAGES,
     RETRY_AT,

@@ -15,6 +15,7 @@ from typing import Any
 
 from operators.alignmentrun.observe import Resource, name, observe, queue
 from unified_reward import names
+from unified_reward.launch.causes import Cause
 from unified_reward.launch.job_status import CANCELLED_AT, RETRIES
 from unified_reward.launch.pytorchjob import (
     API_VERSION,
@@ -27,7 +28,7 @@ from unified_reward.launch.pytorchjob import (
     QUEUE_LABEL,
     Manifest,
 )
-from unified_reward.pipeline.decide import ActionKind, Cause, Limits, RunState, State, View, decide
+from unified_reward.pipeline.decide import ActionKind, Limits, RunState, State, View, decide
 
 FAILURES = f"{PREFIX}/failures"  # of the attempts before, by cause, written as RETRIES is
 SUPERSEDED_BY = f"{PREFIX}/superseded-by"  # the attempt that took this one's place

@@ -24,12 +24,13 @@ from unified_reward.config import AlignmentRun, ClusterDefaults, load_document, 
 from unified_reward.config.graph import build_graph
 from unified_reward.errors import EXIT_USER_ERROR, UserError
 from unified_reward.launch import kube
+from unified_reward.launch.causes import Cause
 from unified_reward.launch.job_logs import ReplicaLog, archived_replicas
 from unified_reward.launch.job_status import worker
 from unified_reward.launch.kube import DroppedError, Kube, Resource, core_path, jobs_path, runs_path
 from unified_reward.launch.pytorchjob import defaults_for, job_name
 from unified_reward.launch.tunnel import cluster_store
-from unified_reward.pipeline.decide import Cause, RunState, State
+from unified_reward.pipeline.decide import RunState, State
 from unified_reward.pipeline.resource import RETRY_AT, Phase, ResourceStatus, StageRecord
 from unified_reward.pipeline.status import RunStatus, StageStatus
 from unified_reward.pipeline.summary import summarise

@@ -11,7 +11,8 @@ from unified_reward.cli.view import watching
 from unified_reward.config import load_document
 from unified_reward.errors import EXIT_USER_ERROR
 from unified_reward.home import Home
-from unified_reward.pipeline.decide import Cause, RunState, State
+from unified_reward.launch.causes import Cause
+from unified_reward.pipeline.decide import RunState, State
 from unified_reward.pipeline.local import run_document
 from unified_reward.pipeline.status import RunStatus
 from unified_reward.pipeline.summary import summarise

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from unified_reward.launch.causes import Cause
+
 
 class State(StrEnum):
     """Of a stage."""
@@ -29,15 +31,6 @@ class RunState(StrEnum):
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
     CANCELLED = "Cancelled"
-
-
-class Cause(StrEnum):
-    """Why an attempt ended without a result."""
-
-    USER = "UserError"  # exit 2: something a person must mend
-    PREEMPTED = "Preempted"  # SIGTERM from outside (143), a lost node
-    MEMORY = "OutOfMemory"
-    CRASHED = "Crashed"  # anything else
 
 
 @dataclass(frozen=True)
@@ -158,14 +151,3 @@ def _may_retry(view: View, limits: Limits) -> bool:
 
 def _backoff(view: View, limits: Limits) -> float:
     return limits.backoff_seconds * 2 ** min(len(view.failures) - 1, 6) if view.failures else 0.0
-
-
-def cause_of(exit_code: int | None, *, stopped_by_us: bool = False) -> Cause:
-    """The cause behind an exit code. None: it vanished without one (kill -9). 137: SIGKILL, as the kernel's OOM killer sends."""
-    if stopped_by_us or exit_code == 143:
-        return Cause.PREEMPTED
-    if exit_code == 2:
-        return Cause.USER
-    if exit_code == 137:
-        return Cause.MEMORY
-    return Cause.CRASHED

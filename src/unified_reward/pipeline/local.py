@@ -25,19 +25,18 @@ from unified_reward.config.graph import Node, build_graph, by_urgency
 from unified_reward.config.keys import difference
 from unified_reward.errors import UserError
 from unified_reward.home import Home
+from unified_reward.launch.causes import Cause, cause_of
 from unified_reward.launch.local import Ended, LocalJob, LocalJobs, attempt_directory, end_leftovers
 from unified_reward.models.refs import STORED, model_directory
 from unified_reward.names import TRACKING_SPOOL
 from unified_reward.pipeline.decide import (
     Action,
     ActionKind,
-    Cause,
     Decision,
     Limits,
     RunState,
     State,
     View,
-    cause_of,
     decide,
 )
 from unified_reward.pipeline.lock import locked

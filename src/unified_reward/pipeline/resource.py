@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, StringConstraints
 
 from unified_reward.config.model import Model
-from unified_reward.pipeline.decide import Cause, State
+from unified_reward.launch.causes import Cause
+from unified_reward.pipeline.decide import State
 
 GROUP, VERSION, KIND, PLURAL, SHORT = "unifiedreward.dev", "v1alpha1", "AlignmentRun", "alignmentruns", "arun"
 RETRY_AT = f"{GROUP}/retry-at"  # annotation: a new value tries the failed stages of a failed run again

@@ -10,7 +10,8 @@ from typing import Any
 
 from unified_reward.errors import UserError
 from unified_reward.home import Home
-from unified_reward.pipeline.decide import Cause, RunState, State
+from unified_reward.launch.causes import Cause
+from unified_reward.pipeline.decide import RunState, State
 
 FILE = "status.json"
 

@@ -12,8 +12,9 @@ from unified_reward.cli.cluster import as_run_status, written
 from unified_reward.cli.view import progress_of, reason
 from unified_reward.config import load_document
 from unified_reward.errors import UserError
+from unified_reward.launch.causes import Cause
 from unified_reward.launch.kube import connect
-from unified_reward.pipeline.decide import Cause, RunState, State
+from unified_reward.pipeline.decide import RunState, State
 
 SPEC: dict[str, Any] = {
     "store": "s3://bucket/x",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from operators.alignmentrun.observe import UNREACHABLE_SECONDS, failure_of, observe
-from unified_reward.pipeline.decide import Cause
+from unified_reward.launch.causes import Cause
 
 from .world import START, ended, pod_of, stamp
 

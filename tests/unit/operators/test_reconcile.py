@@ -9,7 +9,8 @@ import pytest
 
 from operators.alignmentrun.observe import UNREACHABLE_SECONDS
 from unified_reward.config import ClusterDefaults
-from unified_reward.pipeline.decide import Cause, State
+from unified_reward.launch.causes import Cause
+from unified_reward.pipeline.decide import State
 from unified_reward.pipeline.resource import (
     LONGEST_BYTES,
     RETRY_AT,

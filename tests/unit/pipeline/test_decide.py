@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unified_reward.pipeline.decide import Action, ActionKind, Cause, Limits, RunState, State, View, cause_of, decide
+from unified_reward.launch.causes import Cause
+from unified_reward.pipeline.decide import Action, ActionKind, Limits, RunState, State, View, decide
 
 LIMITS = Limits.default(slots=2)
 
@@ -87,14 +88,6 @@ def test_a_suspended_run_stops_what_runs_starts_nothing_and_keeps_what_is_there(
 def test_attempts_count_on_after_a_person_asked_to_try_again() -> None:
     (action,) = decide([view("a", earlier=2, failures=(Cause.CRASHED,))], LIMITS, now=1e9).actions
     assert (action.kind, action.attempt) == (ActionKind.LAUNCH, 4)
-
-
-@pytest.mark.parametrize(
-    ("code", "cause"),
-    [(2, Cause.USER), (143, Cause.PREEMPTED), (137, Cause.MEMORY), (1, Cause.CRASHED), (None, Cause.CRASHED), (139, Cause.CRASHED)],
-)  # fmt: skip
-def test_the_cause_behind_an_exit_code(code: int | None, cause: Cause) -> None:
-    assert cause_of(code) is cause
 
 
 @st.composite

@@ -15,7 +15,8 @@ from unified_reward.cli.view import progress_of, reason
 from unified_reward.config import Stage, StageSpec
 from unified_reward.errors import UserError
 from unified_reward.home import Home
-from unified_reward.pipeline.decide import Cause, RunState, State
+from unified_reward.launch.causes import Cause
+from unified_reward.pipeline.decide import RunState, State
 from unified_reward.pipeline.lock import driver_of, locked
 from unified_reward.pipeline.status import FILE, RunStatus, StageStatus, read_status
 from unified_reward.pipeline.summary import summarise

@@ -1,0 +1,29 @@
+"""Why an attempt ended without a result, and what its exit code says of that: on this machine and on a cluster."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from unified_reward.errors import EXIT_USER_ERROR
+
+EXIT_KILLED, EXIT_STOPPED = 128 + 9, 128 + 15  # by SIGKILL, by SIGTERM, as a shell counts
+
+
+class Cause(StrEnum):
+    """Why an attempt ended without a result."""
+
+    USER = "UserError"  # exit 2: something a person must mend
+    PREEMPTED = "Preempted"  # SIGTERM from outside (143), a lost node
+    MEMORY = "OutOfMemory"
+    CRASHED = "Crashed"  # anything else
+
+
+def cause_of(exit_code: int | None, *, stopped_by_us: bool = False) -> Cause:
+    """The cause behind an exit code. None: it vanished without one (kill -9). 137: SIGKILL, as the kernel's OOM killer sends."""
+    if stopped_by_us or exit_code == EXIT_STOPPED:
+        return Cause.PREEMPTED
+    if exit_code == EXIT_USER_ERROR:
+        return Cause.USER
+    if exit_code == EXIT_KILLED:
+        return Cause.MEMORY
+    return Cause.CRASHED
