@@ -20,9 +20,9 @@ def judge_only(name: str, *, steps: int = 120, **spec: Any) -> dict[str, Any]:
     }
 
 
-def with_policy(name: str, **spec: Any) -> dict[str, Any]:
+def with_policy(name: str, *, steps: int = 30, **spec: Any) -> dict[str, Any]:
     """All seven stages, for the VLM policy."""
-    document = judge_only(name, steps=30, **spec)
+    document = judge_only(name, steps=steps, **spec)
     document["spec"]["policies"] = [
         {
             "name": "vlm", "kind": "vlm", "base": "builtin:shapes/vlm_policy",
