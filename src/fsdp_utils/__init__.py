@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fsdp_utils.export import export_huggingface, export_safetensors
     from fsdp_utils.init import DirectoryReader, InitError, Loaded, Reader, init_from_files
     from fsdp_utils.mesh import make_mesh
-    from fsdp_utils.metrics import Throughput, peak_memory_bytes
+    from fsdp_utils.metrics import peak_memory_bytes
     from fsdp_utils.muon import Muon, split_params
     from fsdp_utils.precision import mixed_precision, parse_dtype
     from fsdp_utils.reduce import all_sum, reduce_metrics
@@ -49,7 +49,6 @@ __all__ = [
     "ShardingPlan",
     "StopSignal",
     "Storage",
-    "Throughput",
     "all_sum",
     "apply_fsdp",
     "checkpoint_activations",
@@ -77,7 +76,7 @@ _NAMES_OF = {
     "export": "export_huggingface export_safetensors",
     "init": "DirectoryReader InitError Loaded Reader init_from_files",
     "mesh": "make_mesh",
-    "metrics": "Throughput peak_memory_bytes",
+    "metrics": "peak_memory_bytes",
     "muon": "Muon split_params",
     "precision": "mixed_precision parse_dtype",
     "reduce": "all_sum reduce_metrics",

@@ -1,31 +1,12 @@
-"""How fast a run is and how much memory it holds."""
+"""How much memory a run holds."""
 
 from __future__ import annotations
 
 import resource
 import sys
-import time
 from pathlib import Path
 
 import torch
-
-
-class Throughput:
-    """Units (tokens, pairs) per second since the last reading."""
-
-    def __init__(self) -> None:
-        self._units = 0.0
-        self._since = time.perf_counter()
-
-    def add(self, units: float) -> None:
-        self._units += units
-
-    def read(self) -> float:
-        """Units per second of wall time since the last call; starts anew."""
-        now = time.perf_counter()
-        rate = self._units / max(now - self._since, 1e-9)
-        self._units, self._since = 0.0, now
-        return rate
 
 
 def peak_memory_bytes(device: torch.device) -> int:

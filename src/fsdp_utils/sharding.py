@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import (
@@ -159,10 +158,3 @@ def _owned_parameters(
         yield f"{prefix}{name}", group, parameter
     for name, child in module.named_children():
         yield from _owned_parameters(child, f"{prefix}{name}.", group, unit_of)
-
-
-def local_tensor(tensor: Tensor) -> Tensor:
-    """This rank's shard of a DTensor, sharing its memory; a plain tensor as it is."""
-    to_local: Callable[[], Tensor] | None = getattr(tensor, "to_local", None)
-    with torch.no_grad():
-        return tensor if to_local is None else to_local()

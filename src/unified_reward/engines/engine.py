@@ -25,9 +25,6 @@ class Sampling:
     alternatives: int = 0
 
 
-GREEDY = Sampling()
-
-
 @dataclass(frozen=True)
 class Token:
     """A token of an answer and the likeliest tokens that could have stood there: text -> log-prob in nats."""

@@ -114,14 +114,10 @@ def majority(choices: Iterable[Choice]) -> Choice:
     return leading[0] if len(leading) == 1 else Choice.TIE
 
 
-def pair_from_choices(shown: Choice, swapped: Choice) -> PairVerdict:
-    """From the verdicts read out of the text: both orders agree, or the pair is a tie; one unread, and so is the pair."""
-    return pair_from_votes([shown], [swapped])
-
-
 def pair_from_votes(shown: Sequence[Choice], swapped: Sequence[Choice]) -> PairVerdict:
-    """From several samples of each order: the majority of each order counts as its verdict, its share as the probability.
+    """From one or more answers in each order: the majority of each order counts as its verdict, its share as the probability.
 
+    Orders that contradict each other make the pair a tie; one unread, and so is the pair.
     swapped: empty where one order was asked alone; its verdict is then the pair's.
     """
     first, p_first = majority(shown), _share_first(shown)

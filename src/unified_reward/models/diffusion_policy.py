@@ -109,10 +109,6 @@ class ImagePolicy(ABC):
     def from_latents(self, clean: Tensor) -> Tensor:
         """[B, *shape] -> [B, 3, H, W] in [-1, 1], roughly."""
 
-    def encode_images(self, images: Pixels) -> Tensor:
-        """uint8 [B, H, W, 3] -> float32 [B, *shape]. Raises ValueError when the size is not the model's."""
-        return self.to_latents(self.to_pixels(images).to(self.device))
-
     def decode_images(self, clean: Tensor) -> Pixels:
         """[B, *shape] -> uint8 [B, H, W, 3]."""
         pixels = (self.from_latents(clean).float() + 1).mul(127.5).round().clamp(0, 255).permute(0, 2, 3, 1)

@@ -10,13 +10,10 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 from unified_reward.preference.rank import Judged, RankedPair
 from unified_reward.preference.sift import Dropped, Rules, Sifted, sift
 from unified_reward.records import Candidate, Mode, PreferencePair, Prompt, Verdict
-
-Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
@@ -60,14 +57,6 @@ def limited(rows: Sequence[PreferencePair], limit: int, *, seed: int = 0) -> lis
         return list(rows)
     beyond = set(kept[limit:])
     return [replace(row, dropped=Dropped.LIMIT.value) if row.prompt_id in beyond else row for row in rows]
-
-
-def equalised(by_way: Mapping[Key, Sequence[PreferencePair]], *, seed: int = 0) -> dict[Key, list[PreferencePair]]:
-    """Each way cut to the number of pairs of the smallest, for an ablation at equal numbers."""
-    smallest = min(sum(not row.dropped for row in rows) for rows in by_way.values())
-    if smallest == 0:
-        return {way: [_all_dropped(row) for row in rows] for way, rows in by_way.items()}
-    return {way: limited(rows, smallest, seed=seed) for way, rows in by_way.items()}
 
 
 def summarise(rows: Sequence[PreferencePair]) -> SelectionSummary:
@@ -121,10 +110,6 @@ def _row(
         chosen_id=chosen.id, rejected_id=rejected.id, chosen=content(chosen), rejected=content(rejected),
         chosen_score=scores[outcome.chosen], rejected_score=scores[outcome.rejected],
     )  # fmt: skip
-
-
-def _all_dropped(row: PreferencePair) -> PreferencePair:
-    return row if row.dropped else replace(row, dropped=Dropped.LIMIT.value)
 
 
 def _hash(seed: int, key: str) -> bytes:

@@ -50,10 +50,6 @@ class Service:
     max_body: int = 256 * 1024 * 1024
 
 
-class TooLarge(Exception):
-    pass
-
-
 def make_app(service: Service) -> FastAPI:
     """The ASGI application. Its shutdown finishes what is queued."""
 

@@ -85,11 +85,6 @@ def image_prompts(split: str) -> list[Prompt]:
     return prompts
 
 
-def short_scene(prompt: Prompt) -> Scene:
-    """The scene that an image prompt asks for: large, in the center."""
-    return Scene(size="large", position="center", **prompt.truth)
-
-
 def render(item: Scene | Clip, look: Look) -> Pixels:
     """uint8 [32, 32, 3] of a scene, [4, 32, 32, 3] of a clip."""
     return render_scene(item, look) if isinstance(item, Scene) else render_clip(item, look)

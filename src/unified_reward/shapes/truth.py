@@ -22,13 +22,8 @@ MAX_COLOR_DISTANCE = 90.0  # RGB units; farther from every known color is no col
 NOTHING = "none"
 
 
-def grade_answer(prompt: Prompt, text: str) -> int:
-    """The number of facts in `prompt.truth` that `text` gets wrong; an answer that leaves one out has it wrong."""
-    return sum(not right for right in answer_facts(prompt.truth, text).values())
-
-
 def answer_facts(truth: Mapping[str, str], text: str) -> dict[str, bool]:
-    """Fact -> whether `text` states exactly the true value. A single asked fact must be the whole answer."""
+    """Fact -> whether `text` states exactly the true value; one left out is wrong. A single asked fact must be the whole answer."""
     stated = stated_facts(text, list(truth))
     if len(truth) == 1:
         ((fact, value),) = truth.items()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from types import TracebackType
@@ -88,10 +88,6 @@ class DatasetWriter(Generic[RowType]):
         self._require_open()
         return self._media.add(data)
 
-    def flush_media(self) -> None:
-        """Return when every medium added so far is stored, before rows that name them are committed elsewhere."""
-        self._media.flush()
-
     def commit(self) -> ArtifactRef:
         """Make the dataset exist. Raises UserError when rows name media that are not in the store."""
         self._require_open()
@@ -170,10 +166,6 @@ class Dataset(Generic[RowType]):
     def media(self, digest: str) -> bytes:
         """A medium's bytes, checked against its digest. Raises UserError when missing or damaged."""
         return self._media.get(digest)
-
-    def media_many(self, digests: Iterable[str]) -> dict[str, bytes]:
-        """{digest: bytes}, read concurrently."""
-        return self._media.many(digests)
 
     def _shards(self) -> range:
         return range(len(self._starts) - 1)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from unified_reward.errors import UserError
@@ -109,12 +108,6 @@ class MediaCache:
         data = read_media(self.store, digest)
         self._keep(digest, data)
         return data
-
-    def many(self, digests: Iterable[str]) -> dict[str, bytes]:
-        """{digest: bytes}, read concurrently; each digest once, however often it is named."""
-        wanted = list(dict.fromkeys(digests))
-        with ThreadPoolExecutor(min(THREADS, max(1, len(wanted)))) as pool:
-            return dict(zip(wanted, pool.map(self.get, wanted), strict=True))
 
     def _keep(self, digest: str, data: bytes) -> None:
         with self._lock:

@@ -146,11 +146,6 @@ class Delivery:
             known[metric] = max((point.step for point in history), default=-1)
         return known[metric]
 
-    def running_children(self, experiment: str, parent_run_id: str) -> list[Any]:
-        with translated():
-            where = f"tags.`{PARENT_TAG}` = '{parent_run_id}' and attributes.status = '{RUNNING}'"
-            return list(self.client.search_runs([self.experiment_id(experiment)], where, max_results=1000))
-
     def _parent(self, entry: Entry) -> str:
         if entry["parent_run_id"] or not entry["parent_key"]:
             return str(entry["parent_run_id"])

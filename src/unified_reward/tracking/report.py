@@ -29,8 +29,6 @@ from unified_reward.tracking.report_sections import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Interval = tuple[float, float]
-
 
 @dataclass(frozen=True)
 class Headline:

@@ -20,10 +20,6 @@ from unified_reward.models.diffusion import cast
 from unified_reward.models.diffusion_policy import ImagePolicy, Pixels, PromptEmbeddings
 from unified_reward.training.objective import Batch, LossSum, ShardUnit
 
-# A chosen image is to become likelier, so its error is to fall. Relative growth above this means that the policy only
-# learns to destroy the rejected images faster ("likelihood displacement"): raise beta or lower the learning rate.
-DISPLACEMENT_ALERT = 0.10
-
 
 @dataclass(frozen=True)
 class PairErrors:
@@ -145,7 +141,8 @@ class DiffusionDpo:
 
         loss; implicit_accuracy: share of pairs the policy prefers as labelled, more than the reference does; margin:
         the logit; model_mse, reference_mse: mean errors over both images; chosen_displacement: relative growth of the
-        chosen images' error (see DISPLACEMENT_ALERT).
+        chosen images' error. A chosen image is to become likelier, so its error is to fall; growth above about 0.1 means
+        that the policy only learns to destroy the rejected images faster: raise beta or lower the learning rate.
         """
         errors = self.errors(batch)
         losses = diffusion_dpo_loss(errors, self.beta)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import nn
 
 from fsdp_utils.context import DistContext
@@ -88,15 +87,3 @@ def parallelise(
 def flat(units: Sequence[ShardUnit]) -> list[nn.Module]:
     """The modules of shard units."""
     return [module for unit in units for module in (unit if isinstance(unit, list) else [unit])]
-
-
-def trainable_parameters(root: nn.Module) -> tuple[int, int]:
-    """(all, trainable), tied ones once."""
-    sizes = [(p.numel(), p.requires_grad) for p in root.parameters()]
-    return sum(size for size, _ in sizes), sum(size for size, learns in sizes if learns)
-
-
-def memory_of(tensors: Sequence[torch.Tensor]) -> int:
-    """Bytes this rank holds of the tensors."""
-    held = (t.to_local() if hasattr(t, "to_local") else t for t in tensors)
-    return sum(t.numel() * t.element_size() for t in held)

@@ -30,7 +30,6 @@ def candidates(writer: DatasetWriter[Candidate]) -> None:
         digest = writer.add_media(f"pixels {i}".encode() * 50)
         writer.add(Candidate(id=f"c{i}", prompt_id="p", index=i, seed=i, policy="x", media=digest))
         if i == CANDIDATES // 2:
-            writer.flush_media()
             say("half")
             time.sleep(float(os.environ.get("PAUSE", "0")))
 

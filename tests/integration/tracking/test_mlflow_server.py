@@ -26,9 +26,7 @@ from unified_reward.tracking import (
     Courier,
     StageRun,
     Target,
-    close_dangling,
     find_run_id,
-    open_parent,
     stage_run,
 )
 
@@ -256,20 +254,6 @@ def test_kill_9_is_closed_by_the_next_courier_and_resumed_by_the_next_attempt(
     assert server.status(run_id) == "FINISHED"
     assert server.history(run_id, "loss") == [(0, 1.0), (1, 0.8)]
     assert pairs(server.run(run_id)["data"]["tags"])["unified_reward.attempts"] == "2"
-
-
-def test_kill_9_on_a_lost_machine_is_closed_by_close_dangling(server: Server, target: Target, tmp_path: Path) -> None:
-    parent = open_parent(target, key="lost", name="lost", params={"seed": 1})
-    assert open_parent(target, key="lost", name="lost", params={"seed": 1}) == parent
-    process, run_id = stage_process(server, tmp_path / "machine", "lost-stage", parent)
-    process.kill()
-    process.wait()
-    shutil.rmtree(tmp_path / "machine")
-    assert close_dangling(target, parent, alive=["lost-stage"]) == []
-    assert server.status(run_id) == "RUNNING"
-    assert close_dangling(target, parent) == ["lost-stage"]
-    assert server.status(run_id) == "KILLED"
-    assert close_dangling(target, parent) == []
 
 
 def test_what_cannot_be_delivered_in_time_waits_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

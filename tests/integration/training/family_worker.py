@@ -19,7 +19,7 @@ from unified_reward.training.dpo import DpoObjective
 from unified_reward.training.export import write_vlm
 from unified_reward.training.loop import train
 from unified_reward.training.packing import Tree, answer_tree
-from unified_reward.training.parallel import memory_of, prepare_vlm, trainable_parameters
+from unified_reward.training.parallel import prepare_vlm
 from unified_reward.training.reference import reference_logprobs
 from unified_reward.training.sft import SftObjective
 
@@ -81,6 +81,12 @@ class MemoryBlobs(dict[str, bytes]):
         return True
 
 
+def bytes_held(tensors: list[torch.Tensor]) -> int:
+    """By this rank."""
+    held = (t.to_local() if hasattr(t, "to_local") else t for t in tensors)
+    return sum(t.numel() * t.element_size() for t in held)
+
+
 def main() -> None:
     case: dict[str, Any] = globals()["GIVEN"]
     os.environ.update(globals()["PLACE"])
@@ -128,9 +134,12 @@ def main() -> None:
     write_vlm(vlm, out / "trained", dist, scorer)
     state = [value for one in optimizers[0].state.values() for value in one.values() if value.ndim]
     held = {
-        "parameters": trainable_parameters(scorer),
-        "weights": memory_of(list(scorer.parameters())),
-        "optimizer": memory_of(state),
+        "parameters": [
+            sum(p.numel() for p in scorer.parameters()),
+            sum(p.numel() for p in scorer.parameters() if p.requires_grad),
+        ],
+        "weights": bytes_held(list(scorer.parameters())),
+        "optimizer": bytes_held(state),
     }
     everyone = dist.gather_objects(held)
     if dist.is_main:

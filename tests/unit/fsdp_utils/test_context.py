@@ -5,7 +5,7 @@ import torch
 
 from fsdp_utils.context import DistContext
 from fsdp_utils.mesh import make_mesh, mesh_shape
-from fsdp_utils.metrics import Throughput, peak_memory_bytes
+from fsdp_utils.metrics import peak_memory_bytes
 from fsdp_utils.precision import mixed_precision, parse_dtype
 
 
@@ -48,17 +48,6 @@ def test_precision_names() -> None:
     assert mixed_precision(torch.float32).param_dtype is None
     with pytest.raises(ValueError, match="float8"):
         parse_dtype("float8")
-
-
-def test_throughput_starts_anew_at_each_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([10.0, 12.0, 13.0])
-    monkeypatch.setattr("fsdp_utils.metrics.time.perf_counter", lambda: next(clock))
-    meter = Throughput()
-    meter.add(100)
-    meter.add(50)
-    assert meter.read() == 75.0
-    meter.add(7)
-    assert meter.read() == 7.0
 
 
 def test_peak_memory_counts_what_was_held() -> None:

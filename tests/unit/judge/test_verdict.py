@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unified_reward.judge.tree import ROOT, AnswerTree
-from unified_reward.judge.verdict import expected_score, pair_from_choices, pair_verdict
+from unified_reward.judge.verdict import expected_score, pair_from_votes, pair_verdict
 from unified_reward.records import Choice
 
 LOGPROB = st.floats(-30, 0)
@@ -109,6 +109,6 @@ def test_expected_score() -> None:
     ],
 )
 def test_choices_read_from_text(shown: Choice, swapped: Choice, choice: Choice, p_first: float | None) -> None:
-    verdict = pair_from_choices(shown, swapped)
+    verdict = pair_from_votes([shown], [swapped])
     assert verdict.choice is choice
     assert verdict.p_first == p_first

@@ -18,7 +18,6 @@ from unified_reward.preference import (
     Rules,
     Sifted,
     disjoint_pairs,
-    equalised,
     limited,
     select,
     sift,
@@ -171,8 +170,6 @@ def test_limits_share_prompts_over_ways() -> None:
     assert {way: summarise(rows).kept for way, rows in ways.items()} == {
         PairWay.PAIR_POINT: 10, PairWay.PAIR_ONLY: 10, PairWay.POINT_ONLY: 20, PairWay.RANDOM: 20,
     }  # fmt: skip
-    equal = equalised(ways, seed=3)
-    assert {summarise(rows).kept for rows in equal.values()} == {10}
     cut = limited(ways[PairWay.POINT_ONLY], 5, seed=3)
     kept = {row.prompt_id for row in cut if not row.dropped}
     assert kept == {row.prompt_id for row in limited(ways[PairWay.RANDOM], 5, seed=3) if not row.dropped}
