@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from operators.alignmentrun.observe import Resource, name
 from operators.alignmentrun.reconcile import Seen
+from unified_reward.launch.pods import Resource, name
 from unified_reward.launch.pytorchjob import (
     APP,
     ATTEMPT,

@@ -18,13 +18,15 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from operators.alignmentrun.api import EVENTS, JOBS, PODS, RUNS, Api, ApiError
 from operators.alignmentrun.cache import ALONE, Cache, owner_of
-from operators.alignmentrun.observe import Resource, name
 from operators.alignmentrun.progress import Progress
 from operators.alignmentrun.reconcile import Event, Outcome, reconcile, worth_writing
 from operators.alignmentrun.standalone import further_attempt, next_step
 from operators.alignmentrun.tracker import Tracker
 from unified_reward.config import ClusterDefaults
+from unified_reward.launch.job_status import has_succeeded
+from unified_reward.launch.pods import Resource, name
 from unified_reward.launch.pytorchjob import API_VERSION, KIND, MANAGED_BY, MANAGER
+from unified_reward.launch.times import rfc3339
 from unified_reward.pipeline.resource import ResourceStatus
 
 logger = logging.getLogger("operator")
@@ -121,7 +123,7 @@ class Controller:
             return
         before = self.cache.jobs.get(str(job["metadata"]["uid"]))
         owner = self.cache.put_job(job)
-        if kind is not None and _has_succeeded(job) and not (before and _has_succeeded(before)):
+        if kind is not None and has_succeeded(job) and not (before and has_succeeded(before)):
             self._ended.setdefault(owner, time.monotonic())
         self.enqueue(owner)
 
@@ -345,7 +347,7 @@ class Controller:
             if name(job) in names and not job["metadata"].get("deletionTimestamp"):
                 uid = str(job["metadata"]["uid"])
                 await self.api.delete(JOBS, name(job), uid)
-                self.cache.going(uid, _moment())
+                self.cache.going(uid, rfc3339(time.time()))
 
     async def _write_status(self, uid: str, status: ResourceStatus) -> None:
         run = self.cache.runs[uid]
@@ -366,7 +368,7 @@ class Controller:
 
     async def _post(self, about: Resource, event: Event) -> None:
         """One that cannot be told stops nothing."""
-        moment = _moment()
+        moment = rfc3339(time.time())
         metadata = about["metadata"]
         reference = {
             "apiVersion": about.get("apiVersion", API_VERSION),
@@ -412,12 +414,3 @@ class Controller:
 
     def _name(self, key: str) -> str:
         return name(self.cache.runs[key]) if key in self.cache.runs else key
-
-
-def _has_succeeded(job: Resource) -> bool:
-    conditions = (job.get("status") or {}).get("conditions") or []
-    return any(each["type"] == "Succeeded" and each["status"] == "True" for each in conditions)
-
-
-def _moment() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 
 from operators.alignmentrun.api import Api
 from operators.alignmentrun.cache import Cache
-from operators.alignmentrun.observe import name, phase
-from unified_reward.launch.pytorchjob import INDEX_LABEL
+from unified_reward.launch.pods import name, node_index, phase
+from unified_reward.launch.times import rfc3339
 from unified_reward.pipeline.decide import State
 from unified_reward.pipeline.resource import StageProgress
 
@@ -40,7 +40,7 @@ class Progress:
 
     async def _look_at(self, uid: str, job: str) -> None:
         pods = self.cache.pods_for(job)
-        pod = next((p for p in pods if p["metadata"]["labels"].get(INDEX_LABEL) == "0" and phase(p) == "Running"), None)
+        pod = next((p for p in pods if node_index(p) == 0 and phase(p) == "Running"), None)
         if pod is None:
             return
         found = last_progress(await self.api.log_tail(name(pod), LINES), time.time())
@@ -61,9 +61,8 @@ def last_progress(log: str, now: float) -> StageProgress | None:
         if found := LINE.match(line):
             done, total, unit, left, note = found.groups()
             percent = min(100, 100 * int(done) // max(1, int(total)))
-            moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
             text = f"{done}/{total} {unit}" + (f": {note}" if note else "")
             return StageProgress(
-                percent=percent, text=text[:1024], seconds_left=int(left) if left else -1, updated=moment
+                percent=percent, text=text[:1024], seconds_left=int(left) if left else -1, updated=rfc3339(now)
             )
     return None

@@ -9,16 +9,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import Any
 
-from operators.alignmentrun.observe import PULLS, UNSEEN, Failure, Observed, Resource, observe, queue
+from operators.alignmentrun.observe import PULLS, UNSEEN, Failure, Observed, observe
 from unified_reward.config import AlignmentRun, ClusterDefaults, Placement, placement, validate
 from unified_reward.config.graph import Node, build_graph, by_urgency
 from unified_reward.errors import UserError
 from unified_reward.launch.appdef import node_app
 from unified_reward.launch.causes import Cause
+from unified_reward.launch.job_status import has_ended, is_suspended, queue_of
 from unified_reward.launch.plan import job_plan
+from unified_reward.launch.pods import Resource, is_going
 from unified_reward.launch.pytorchjob import (
     ATTEMPT,
     NODE,
@@ -28,6 +29,7 @@ from unified_reward.launch.pytorchjob import (
     owner_reference,
     pytorch_job,
 )
+from unified_reward.launch.times import epoch_seconds, rfc3339
 from unified_reward.names import DOCUMENT, PARENT_KEY
 from unified_reward.pipeline.decide import ActionKind, Decision, Limits, RunState, State, View, decide
 from unified_reward.pipeline.resource import (
@@ -186,7 +188,7 @@ class _Round:
             if not reused:
                 return decision
             for node in reused:
-                done = {"state": State.DONE, "reused": True, "reason": "", "message": "", "ended": _time(self.now)}
+                done = {"state": State.DONE, "reused": True, "reason": "", "message": "", "ended": rfc3339(self.now)}
                 records[node] = records[node].model_copy(update=done)
                 self.events.append(
                     Event("CacheHit", f"{node}: its result is in the store, nothing it depends on has changed")
@@ -218,7 +220,7 @@ class _Round:
             return record if seen.telling else self._succeeded(record, job, seen)
         if seen.failure is not None:
             return record if seen.live else self._failed(record, seen.failure)
-        if job["metadata"].get("deletionTimestamp") or self.document.spec.cancel:
+        if is_going(job) or self.document.spec.cancel:
             return record
         if self.document.spec.suspend:
             return self._cleared(record)
@@ -237,7 +239,7 @@ class _Round:
                 "attempt": attempt,
                 "earlier": attempt - 1 - sum(record.failures.values()),
                 "job": job["metadata"]["name"],
-                "launched": job["metadata"].get("creationTimestamp", _time(self.now)),
+                "launched": job["metadata"].get("creationTimestamp", rfc3339(self.now)),
                 "started": "",
                 "ended": "",
                 "reason": "",
@@ -295,7 +297,7 @@ class _Round:
                 "stopped": Stopped.NO,
                 "progress": None,
                 "started": str(job.get("status", {}).get("startTime") or record.started),
-                "ended": str(job.get("status", {}).get("completionTime") or _time(self.now)),
+                "ended": str(job.get("status", {}).get("completionTime") or rfc3339(self.now)),
             }
         )
 
@@ -319,14 +321,14 @@ class _Round:
             exit_code=failure.exit_code,
             message=failure.message[:1024],
             attempt=record.attempt,
-            time=_time(self.now),
+            time=rfc3339(self.now),
         )
         return record.model_copy(
             update={
                 "state": State.WAITING,
                 "failures": counts,
                 "last_failure": last,
-                "ended": _time(self.now),
+                "ended": rfc3339(self.now),
                 "stopped": Stopped.NO,
                 "progress": None,
                 "reason": failure.reason[:253],
@@ -335,10 +337,10 @@ class _Round:
         )
 
     def _going(self, node: Node, record: StageRecord, job: Resource, seen: Observed) -> StageRecord:
-        suspended = bool(job["spec"].get("runPolicy", {}).get("suspend"))
-        if suspended and not queue(job):
+        suspended = is_suspended(job)
+        if suspended and not queue_of(job):
             self.suspends.append((record.job, False))
-            return self._cleared(record).model_copy(update={"launched": _time(self.now)})
+            return self._cleared(record).model_copy(update={"launched": rfc3339(self.now)})
         if record.stopped is Stopped.LOST or (seen.lost and not node.config.min_nodes):
             self.deletes.append(record.job)
             message = record.message if record.stopped is Stopped.LOST else seen.lost[:1024]
@@ -358,7 +360,7 @@ class _Round:
             told |= {"reason": record.reason, "message": record.message}
         if seen.waiting in ("Queued", "Suspended"):
             return self._cleared(record).model_copy(update=told)
-        since = _seconds(seen.since or record.launched)
+        since = epoch_seconds(seen.since or record.launched)
         limit = since + self.document.spec.cluster.start_timeout_seconds
         if self.now >= limit:
             self.deletes.append(record.job)
@@ -381,7 +383,7 @@ class _Round:
             state=record.state,
             committed=record.state is State.WAITING and bool(record.key),
             failures=failures,
-            last_ended=_seconds(record.ended),
+            last_ended=epoch_seconds(record.ended),
             earlier=record.earlier,
         )
 
@@ -397,14 +399,14 @@ class _Round:
     def _stop(self, record: StageRecord) -> StageRecord:
         """Cancelled: the job goes. Suspended: it stays, unless a queue would start it again at once."""
         job = self.jobs.get(_label(record.name), {}).get(record.attempt)
-        if job is None or job["metadata"].get("deletionTimestamp") or _has_ended(job):
+        if job is None or is_going(job) or has_ended(job):
             return record
         if self.document.spec.cancel:
             self.deletes.append(record.job)
-        elif queue(job):
+        elif queue_of(job):
             self.deletes.append(record.job)
             return record.model_copy(update={"stopped": Stopped.SUSPENDED})
-        elif not job["spec"].get("runPolicy", {}).get("suspend"):
+        elif not is_suspended(job):
             self.suspends.append((record.job, True))
         return record
 
@@ -441,7 +443,7 @@ class _Round:
                 "state": State.RUNNING,
                 "attempt": attempt,
                 "job": name,
-                "launched": _time(self.now),
+                "launched": rfc3339(self.now),
                 "started": "",
                 "ended": "",
                 "reason": "",
@@ -480,7 +482,7 @@ class _Round:
             self.events.append(Event(f"Run{phase.value}", text, phase is Phase.FAILED))
         if phase is Phase.SUSPENDED and self.before.phase is not Phase.SUSPENDED:
             self.events.append(Event("RunSuspended", "what ran was told to save and stop"))
-        started = self.before.started or _time(self.now)
+        started = self.before.started or rfc3339(self.now)
         status = ResourceStatus(
             observed_generation=self.seen.run["metadata"].get("generation", 0),
             phase=phase,
@@ -489,7 +491,7 @@ class _Round:
             reason=reason,
             message=message,
             started=started,
-            ended=_time(self.now) if phase.terminal else "",
+            ended=rfc3339(self.now) if phase.terminal else "",
             retried=_retry_at(self.seen.run) or self.before.retried,
             stages=stages,
             tracking=self.seen.tracking or self.before.tracking,
@@ -536,11 +538,6 @@ def _asks_again(run: Resource, before: ResourceStatus) -> bool:
     return _retry_at(run) not in ("", before.retried)
 
 
-def _has_ended(job: Resource) -> bool:
-    conditions = job.get("status", {}).get("conditions", [])
-    return any(each["type"] in ("Succeeded", "Failed") and each["status"] == "True" for each in conditions)
-
-
 def _compact(document: AlignmentRun) -> str:
     values = document.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     for name in ("suspend", "cancel", "cluster", "ttlSecondsAfterFinished"):
@@ -556,8 +553,8 @@ def _refused(seen: Seen, before: ResourceStatus, why: str, now: float) -> Outcom
             "phase": Phase.FAILED,
             "reason": "InvalidSpec",
             "message": why[:1024],
-            "started": before.started or _time(now),
-            "ended": _time(now),
+            "started": before.started or rfc3339(now),
+            "ended": rfc3339(now),
             "retried": _retry_at(seen.run) or before.retried,
         }
     )
@@ -578,7 +575,7 @@ def _after_the_end(seen: Seen, before: ResourceStatus, now: float) -> Outcome:
     ttl = int((seen.run.get("spec") or {}).get("ttlSecondsAfterFinished", 0))
     if not ttl:
         return Outcome(status=status)
-    goes = _seconds(before.ended) + ttl
+    goes = epoch_seconds(before.ended) + ttl
     return Outcome(status=status, gone=now >= goes, next_look=goes)
 
 
@@ -620,7 +617,7 @@ def _condition(
     kind, true, reason, message = wanted
     old = before.condition(kind)
     value = "True" if true else "False"
-    since = old.last_transition_time if old and old.status == value else _time(now)
+    since = old.last_transition_time if old and old.status == value else rfc3339(now)
     return Condition.model_validate(
         {
             "type": kind,
@@ -668,14 +665,6 @@ def _label(node: str) -> str:
     return node.replace("/", ".")
 
 
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _seconds(text: str) -> float:
-    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() if text else 0.0
-
-
 def worth_writing(
     before: ResourceStatus, after: ResourceStatus, now: float, *, step: int = 5, interval: float = 60.0
 ) -> bool:
@@ -688,7 +677,7 @@ def worth_writing(
         if new is not None and (
             known is None
             or abs(new.percent - known.percent) >= step
-            or (new != known and now - _seconds(known.updated) >= interval)
+            or (new != known and now - epoch_seconds(known.updated) >= interval)
         ):
             return True
     return False

@@ -10,13 +10,12 @@ import copy
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import Any
 
-from operators.alignmentrun.observe import Resource, name, observe, queue
+from operators.alignmentrun.observe import observe
 from unified_reward import names
 from unified_reward.launch.causes import Cause
-from unified_reward.launch.job_status import CANCELLED_AT, RETRIES
+from unified_reward.launch.job_status import CANCELLED_AT, RETRIES, annotation, attempt_of, queue_of
+from unified_reward.launch.pods import Resource, conditions, name
 from unified_reward.launch.pytorchjob import (
     API_VERSION,
     APP,
@@ -28,6 +27,7 @@ from unified_reward.launch.pytorchjob import (
     QUEUE_LABEL,
     Manifest,
 )
+from unified_reward.launch.times import epoch_seconds
 from unified_reward.pipeline.decide import ActionKind, Limits, RunState, State, View, decide
 
 FAILURES = f"{PREFIX}/failures"  # of the attempts before, by cause, written as RETRIES is
@@ -129,15 +129,6 @@ def further_attempt(first: Resource, latest: Resource, attempt: int, failures: M
     return {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec}
 
 
-def attempt_of(job: Resource) -> int:
-    text = str(job["metadata"].get("labels", {}).get(ATTEMPT, "1"))
-    return int(text) if text.isdigit() else 1
-
-
-def annotation(job: Resource, key: str) -> str:
-    return str((job["metadata"].get("annotations") or {}).get(key, ""))
-
-
 def _limits(first: Resource) -> Limits | None:
     """None where nobody asked for retries, or what is written there cannot be read."""
     text = annotation(first, RETRIES)
@@ -168,7 +159,7 @@ def _superseded(by: str) -> Manifest:
 
 
 def _noted(job: Resource, gathered: str, lost: str) -> tuple[tuple[str, Manifest], ...]:
-    if lost and not queue(job) and not job["spec"].get("elastic"):
+    if lost and not queue_of(job) and not job["spec"].get("elastic"):
         change: Manifest = {"metadata": {"annotations": {LOST: lost}}, "spec": {"runPolicy": {"suspend": True}}}
         return ((name(job), change),)
     if gathered and not annotation(job, GATHERED) and not job["spec"].get("elastic"):
@@ -177,9 +168,5 @@ def _noted(job: Resource, gathered: str, lost: str) -> tuple[tuple[str, Manifest
 
 
 def _ended(job: Resource) -> float:
-    conditions: list[dict[str, Any]] = job.get("status", {}).get("conditions", [])
-    text = next(
-        (str(each.get("lastTransitionTime") or "") for each in conditions if each["type"] in ("Failed", "Suspended")),
-        "",
-    )
-    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() if text else 0.0
+    ends = (each for each in conditions(job) if each["type"] in ("Failed", "Suspended"))
+    return epoch_seconds(next((each.get("lastTransitionTime") for each in ends), ""))

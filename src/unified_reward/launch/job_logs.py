@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from unified_reward.errors import UserError
-from unified_reward.launch.job_status import Object, container_status, is_ended
+from unified_reward.launch.job_status import nothing_follows
 from unified_reward.launch.kube import DroppedError, Kube, core_path, jobs_path
 from unified_reward.launch.log_archive import archive_prefix
+from unified_reward.launch.pods import Resource, container_status
 from unified_reward.launch.pytorchjob import CONTAINER, INDEX_LABEL, JOB_LABEL
 from unified_reward.store import ObjectStore, StoreError
 
@@ -101,7 +102,7 @@ class ReplicaLog:
                     return
             time.sleep(POLL_SECONDS)
 
-    def _of_pod(self, pod: Object) -> Iterator[str]:
+    def _of_pod(self, pod: Resource) -> Iterator[str]:
         uid, restart = pod["metadata"]["uid"], int(container_status(pod).get("restartCount", 0))
         if not self.instances and restart and self.since is None:  # earlier containers are in the archive only
             self.instances = [Instance(uid, number) for number in range(restart)]
@@ -161,7 +162,7 @@ class ReplicaLog:
                 instance.tail.append(line)
                 yield line.decode(errors="replace")
 
-    def _pod(self) -> Object | None:
+    def _pod(self) -> Resource | None:
         labels = f"{JOB_LABEL}={self.job},{INDEX_LABEL}={self.replica}"
         pods = self.kube.objects(core_path(self.namespace, "pods"), labels=labels)
         return max(pods, key=lambda pod: pod["metadata"]["creationTimestamp"], default=None)
@@ -175,7 +176,7 @@ class ReplicaLog:
             status.get("state") or {}
         )
 
-    def _finished(self, pod: Object) -> bool:
+    def _finished(self, pod: Resource) -> bool:
         """Whether nothing more comes of this node: its pod ended for good and all of it was read."""
         now = self._pod()
         if now is None or now["metadata"]["uid"] != pod["metadata"]["uid"] or self._broken_at:
@@ -187,7 +188,7 @@ class ReplicaLog:
 
     def _job_ended(self) -> bool:
         job = self.kube.get(jobs_path(self.namespace, self.job))
-        return job is None or is_ended(job)
+        return job is None or nothing_follows(job)
 
 
 def archived_instances(store: ObjectStore, job: str, replica: int) -> list[list[bytes]]:

@@ -7,42 +7,49 @@ why there is no pod, what a queue waits for.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
 
-from torchx.specs import AppState, Resource, Role
+from torchx import specs
+from torchx.specs import AppState, Role
 from torchx.specs.api import NONE
 
-from unified_reward.launch.ending import Ending, read_ending
-from unified_reward.launch.pytorchjob import ATTEMPT, CONTAINER, INDEX_LABEL, QUEUE_LABEL, STAGE
+from unified_reward.launch.causes import Cause
+from unified_reward.launch.pods import (
+    MENDABLE,
+    OOM_KILLED,
+    PodFailure,
+    Resource,
+    conditions,
+    container_state,
+    container_status,
+    failure,
+    first_failure,
+    memory_limit,
+    name,
+    node_index,
+    one_line,
+    phase,
+    terminated,
+    waiting,
+)
+from unified_reward.launch.pytorchjob import ATTEMPT, CONTAINER, PREFIX, QUEUE_LABEL, STAGE
 
-Object = Mapping[str, Any]
-CANCELLED_AT, CANCELLED_BY = "unifiedreward.dev/cancelled-at", "unifiedreward.dev/cancelled-by"
-RETRIES = "unifiedreward.dev/retries"  # preempted=20,memory=1,crashed=0: what the operator may start again
-USER, MEMORY, PREEMPTED, CRASHED = "user", "memory", "preempted", "crashed"
-# A container that waits for one of these starts by itself; all others need someone.
-STARTING = {"ContainerCreating", "PodInitializing"}
-ADVICE = {
-    "ErrImagePull": "image pull", "ImagePullBackOff": "image pull", "InvalidImageName": "image name",
-    "ErrImageNeverPull": "image is not on the node", "CreateContainerConfigError": "missing Secret or ConfigMap",
-}  # fmt: skip
+CANCELLED_AT, CANCELLED_BY = f"{PREFIX}/cancelled-at", f"{PREFIX}/cancelled-by"
+RETRIES = f"{PREFIX}/retries"  # preempted=20,memory=1,crashed=0: what the operator may start again
+FINAL = (("Failed", AppState.FAILED), ("Succeeded", AppState.SUCCEEDED))
 
 
 @dataclass(frozen=True)
 class Replica:
-    """One node of a job. message: why it waits or how it ended. ending: what its entry left. restarts: in place."""
+    """One node of a job. message: why it waits or how it ended. restarts: in place. failure: when it has failed."""
 
     index: int
     state: AppState
     host: str = ""
     message: str = ""
-    cause: str = ""
-    code: int | None = None
-    ended: float = 0.0
-    ending: Ending | None = None
     restarts: int = 0
+    failure: PodFailure | None = None
 
 
 @dataclass(frozen=True)
@@ -53,35 +60,31 @@ class JobState:
     message: str
     replicas: tuple[Replica, ...]
     attempt: int = 1
-    cause: str = ""
     first: Replica | None = None
 
 
 def job_state(
-    job: Object, pods: Sequence[Object], events: Sequence[Object] = (), workload: Object | None = None
+    job: Resource, pods: Sequence[Resource], events: Sequence[Resource] = (), workload: Resource | None = None
 ) -> JobState:
     """job: a PyTorchJob. pods: those of the job. events: of the job and of its pods. workload: Kueue's, where it has one."""
-    conditions = _conditions(job)
+    said = true_conditions(job)
     count = int(worker(job).get("replicas", 1))
-    by_index = {index_of(pod): pod for pod in sorted(pods, key=_created)}
-    ended = next((state for name, state in _FINAL if conditions.get(name)), None)
+    by_index = {node_index(pod): pod for pod in sorted(pods, key=_created)}
+    ended = next((state for condition, state in FINAL if condition in said), None)
     if annotation(job, CANCELLED_AT):
         ended = ended or AppState.CANCELLED
     replicas = tuple(
         replica(by_index[index], events) if index in by_index else Replica(index, ended or AppState.PENDING)
         for index in range(count)
     )
-    attempt = int((job["metadata"].get("labels") or {}).get(ATTEMPT, "1"))
-    first = first_failed(replicas)
-    cause = first.cause if first else ""
+    attempt, first = attempt_of(job), _first(replicas)
     if ended is not None:
-        message = _ended_message(job, ended, first)
-        return JobState(ended, message, replicas, attempt, cause if ended is AppState.FAILED else "", first)
-    if conditions.get("Suspended") or (job["spec"].get("runPolicy") or {}).get("suspend"):
+        return JobState(ended, _ended_message(job, ended, first), replicas, attempt, first)
+    if "Suspended" in said or is_suspended(job):
         return JobState(AppState.PENDING, _queued(job, workload), replicas, attempt)
-    waiting = [one for one in replicas if one.state is AppState.PENDING and one.message]
+    held = [one for one in replicas if one.state is AppState.PENDING and one.message]
     running = [one for one in replicas if one.state is AppState.RUNNING]
-    message = f"worker-{waiting[0].index}: {waiting[0].message}" if waiting else ""
+    message = f"worker-{held[0].index}: {held[0].message}" if held else ""
     if not by_index:
         message = _no_pods(job, events)
     elif message and running:
@@ -89,70 +92,57 @@ def job_state(
     if first and not message:
         message = f"worker-{first.index} failed: {first.message}"
     state = AppState.RUNNING if running else AppState.PENDING
-    return JobState(state, message, replicas, attempt, cause, first)
+    return JobState(state, message, replicas, attempt, first)
 
 
-def replica(pod: Object, events: Sequence[Object] = ()) -> Replica:
+def replica(pod: Resource, events: Sequence[Resource] = ()) -> Replica:
     """The node that a pod is."""
-    status = pod.get("status") or {}
-    index, host, phase = index_of(pod), (pod.get("spec") or {}).get("nodeName", ""), status.get("phase", "Pending")
-    container = container_status(pod)
-    restarts = int(container.get("restartCount", 0))
-    terminated = (container.get("state") or {}).get("terminated") or {}
-    if phase == "Succeeded":
-        ending = read_ending(terminated.get("message", ""))
-        return Replica(
-            index, AppState.SUCCEEDED, host, "", "", 0, _seconds(terminated.get("finishedAt")), ending, restarts
-        )
-    if phase == "Failed" or terminated:
-        return _failed(pod, terminated, index, host, restarts)
-    if phase == "Running" and "running" in (container.get("state") or {}):
+    index, host = node_index(pod), str((pod.get("spec") or {}).get("nodeName", ""))
+    restarts = int(container_status(pod).get("restartCount", 0))
+    if phase(pod) == "Failed" or terminated(pod).get("exitCode"):
+        found = failure(pod)
+        return Replica(index, AppState.FAILED, host, _failed(pod, found), restarts, found)
+    if phase(pod) == "Succeeded" or terminated(pod):
+        return Replica(index, AppState.SUCCEEDED, host, restarts=restarts)
+    if phase(pod) == "Running" and "running" in container_state(pod):
         return Replica(index, AppState.RUNNING, host, restarts=restarts)
-    return Replica(index, AppState.PENDING, host, blocking_reason(pod, events), restarts=restarts)
+    return Replica(index, AppState.PENDING, host, blocking_reason(pod, events), restarts)
 
 
-def blocking_reason(pod: Object, events: Sequence[Object] = ()) -> str:
+def blocking_reason(pod: Resource, events: Sequence[Resource] = ()) -> str:
     """Why a pod does not run yet, "" when it is just starting."""
-    status = pod.get("status") or {}
-    for condition in status.get("conditions") or []:
-        if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return f"{condition.get('reason', 'Unschedulable')}: {_line(condition.get('message', ''))}"
-    waiting = (container_status(pod).get("state") or {}).get("waiting") or {}
-    reason = waiting.get("reason", "")
-    if reason and reason not in STARTING:
-        last = (container_status(pod).get("lastState") or {}).get("terminated") or {}
-        after = f" after exit code {last['exitCode']}" if reason == "CrashLoopBackOff" and last else ""
-        said = ADVICE.get(reason)
-        return f"{reason}{after}{f' ({said})' if said else ''}: {_line(waiting.get('message', ''))}".rstrip(": ")
-    warning = _last_warning(events, pod["metadata"]["name"])  # a volume that cannot be mounted, no network
-    return f"{warning['reason']}: {_line(warning.get('message', ''))}" if warning else ""
-
-
-def first_failed(replicas: Sequence[Replica]) -> Replica | None:
-    """The one whose failure the others followed: the earliest that was not just stopped."""
-    failed = [one for one in replicas if one.state is AppState.FAILED]
-    return min(failed, key=lambda one: (one.cause == PREEMPTED and one.code == 143, one.ended, one.index), default=None)
+    found = waiting(pod)
+    if found is None:
+        warning = _last_warning(events, name(pod))  # a volume that cannot be mounted, no network
+        return f"{warning['reason']}: {one_line(warning.get('message'))}" if warning else ""
+    last = (container_status(pod).get("lastState") or {}).get("terminated") or {}
+    after = f" after exit code {last['exitCode']}" if found.reason == "CrashLoopBackOff" and last else ""
+    look_at = f" ({MENDABLE[found.reason]})" if found.mendable else ""
+    return f"{found.reason}{after}{look_at}: {found.message}".rstrip(": ")
 
 
 def structured_error(one: Replica) -> str:
     """The JSON that `torchx status` shows of a replica that failed: code, time, and the traceback of its first failed rank."""
-    if one.state is not AppState.FAILED:
+    found = one.failure
+    if found is None:
         return str(NONE)
     text = one.message
-    if one.ending and one.ending.tail and one.cause != USER:
-        rank = f"rank {one.ending.rank} " if one.ending.rank >= 0 else ""
-        text = f"{one.message}\n{rank}said last:\n{one.ending.tail}"
-    message = {"message": text, "errorCode": one.code or "", "extraInfo": {"timestamp": str(int(one.ended))}}
+    if found.ending and found.ending.tail and found.cause is not Cause.USER:
+        rank = f"rank {found.ending.rank} " if found.ending.rank >= 0 else ""
+        text = f"{one.message}\n{rank}said last:\n{found.ending.tail}"
+    message = {"message": text, "errorCode": found.code or "", "extraInfo": {"timestamp": str(int(found.ended))}}
     return json.dumps({"message": message})
 
 
-def role_of(job: Object) -> Role:
+def role_of(job: Resource) -> Role:
     """The TorchX role that a job is, as submitted."""
     spec = worker(job)
     container = main_container(job)
     limits = (container.get("resources") or {}).get("limits") or {}
-    gpu = sum(int(value) for name, value in limits.items() if "/" in name and str(value).isdigit())
-    resource = Resource(cpu=int(float(limits.get("cpu", 0))), gpu=gpu, memMB=_mebibytes(str(limits.get("memory", "0"))))
+    gpu = sum(int(value) for what, value in limits.items() if "/" in what and str(value).isdigit())
+    resource = specs.Resource(
+        cpu=int(float(limits.get("cpu", 0))), gpu=gpu, memMB=_mebibytes(str(limits.get("memory", "0")))
+    )
     return Role(
         name=role_name(job), image=container["image"], entrypoint=(container.get("command") or [""])[0],
         args=[*(container.get("command") or [])[1:], *(container.get("args") or [])],
@@ -162,87 +152,78 @@ def role_of(job: Object) -> Role:
     )  # fmt: skip
 
 
-def role_name(job: Object) -> str:
+def role_name(job: Resource) -> str:
     return str((job["metadata"].get("labels") or {}).get(STAGE) or "worker")
 
 
-def worker(job: Object) -> Object:
+def worker(job: Resource) -> Resource:
     """The replica spec of our jobs; a master's where there is nothing else."""
-    specs: Object = job["spec"].get("pytorchReplicaSpecs") or {}
-    return specs.get("Worker") or specs.get("Master") or {}
+    kinds: Resource = job["spec"].get("pytorchReplicaSpecs") or {}
+    return kinds.get("Worker") or kinds.get("Master") or {}
 
 
-def main_container(job: Object) -> Object:
+def main_container(job: Resource) -> Resource:
     containers = worker(job).get("template", {}).get("spec", {}).get("containers") or [{"name": CONTAINER, "image": ""}]
-    found: Object = next((one for one in containers if one["name"] == CONTAINER), containers[0])
+    found: Resource = next((one for one in containers if one["name"] == CONTAINER), containers[0])
     return found
 
 
-def annotation(resource: Object, name: str) -> str:
-    return str((resource["metadata"].get("annotations") or {}).get(name, ""))
+def annotation(resource: Resource, key: str) -> str:
+    return str((resource["metadata"].get("annotations") or {}).get(key, ""))
 
 
-def container_status(pod: Object) -> Object:
-    statuses = (pod.get("status") or {}).get("containerStatuses") or []
-    found: Object = next((one for one in statuses if one["name"] == CONTAINER), statuses[0] if statuses else {})
-    return found
+def attempt_of(job: Resource) -> int:
+    """1 where a job does not say."""
+    text = str((job["metadata"].get("labels") or {}).get(ATTEMPT, "1"))
+    return int(text) if text.isdigit() else 1
 
 
-def index_of(pod: Object) -> int:
-    return int((pod["metadata"].get("labels") or {}).get(INDEX_LABEL, "0"))
+def queue_of(job: Resource) -> str:
+    """Kueue's LocalQueue, "" without one."""
+    return str((job["metadata"].get("labels") or {}).get(QUEUE_LABEL, ""))
 
 
-def is_ended(job: Object) -> bool:
-    """Whether nothing will be started for it any more."""
-    conditions = _conditions(job)
-    return bool(conditions.get("Succeeded") or conditions.get("Failed") or annotation(job, CANCELLED_AT))
+def is_suspended(job: Resource) -> bool:
+    return bool((job["spec"].get("runPolicy") or {}).get("suspend"))
 
 
-_FINAL = (("Failed", AppState.FAILED), ("Succeeded", AppState.SUCCEEDED))
+def true_conditions(job: Resource) -> set[str]:
+    return {each["type"] for each in conditions(job) if each["status"] == "True"}
 
 
-def _failed(pod: Object, terminated: Object, index: int, host: str, restarts: int) -> Replica:
-    status = pod.get("status") or {}
-    ending = read_ending(terminated.get("message", ""))
-    code = terminated.get("exitCode")
-    when = _seconds(terminated.get("finishedAt")) or (ending.ended if ending else 0.0)
-    disrupted = next(
-        (c for c in status.get("conditions") or [] if c["type"] == "DisruptionTarget" and c["status"] == "True"), None
-    )
-    if terminated.get("reason") == "OOMKilled" or code == 137:
-        out = terminated.get("reason") == "OOMKilled"
-        cause, message = (
-            MEMORY,
-            ("OOMKilled: it had " if out else "killed (exit code 137), most likely for memory: it had ") + _limit(pod),
-        )
-        if disrupted or status.get("reason") == "Evicted":
-            cause, message = PREEMPTED, _stopped(status, disrupted)
-    elif disrupted or status.get("reason") in (
-        "Evicted",
-        "Preempting",
-        "NodeLost",
-        "Shutdown",
-        "NodeShutdown",
-        "Terminated",
-    ):
-        cause, message = PREEMPTED, _stopped(status, disrupted)
-    elif code == 143:
-        cause, message = PREEMPTED, "stopped by SIGTERM (exit code 143)"
-    elif code == 2:
-        cause, message = USER, ending.error if ending else _last_line(terminated)
-    else:
-        said = ending.error if ending else _last_line(terminated) or _line(status.get("message", ""))
-        cause, message = CRASHED, f"exit code {code}: {said}" if code is not None else said or "its pod failed"
-    return Replica(index, AppState.FAILED, host, message, cause, code, when, ending, restarts)
+def has_succeeded(job: Resource) -> bool:
+    return "Succeeded" in true_conditions(job)
 
 
-def _stopped(status: Object, disrupted: Object | None) -> str:
-    reason = status.get("reason") or (disrupted or {}).get("reason", "")
-    said = _line(status.get("message") or (disrupted or {}).get("message", ""))
-    return f"{reason}: {said}".rstrip(": ")
+def has_ended(job: Resource) -> bool:
+    return not true_conditions(job).isdisjoint({"Succeeded", "Failed"})
 
 
-def _ended_message(job: Object, ended: AppState, first: Replica | None) -> str:
+def nothing_follows(job: Resource) -> bool:
+    """Whether nothing will be started for it any more: it has ended, or a person ended it."""
+    return has_ended(job) or bool(annotation(job, CANCELLED_AT))
+
+
+def _first(replicas: Sequence[Replica]) -> Replica | None:
+    failures = [one.failure for one in replicas if one.failure is not None]
+    return replicas[first_failure(failures).index] if failures else None
+
+
+def _failed(pod: Resource, found: PodFailure) -> str:
+    if found.reason == OOM_KILLED:
+        return f"{OOM_KILLED}: it had {_limit(pod)}"
+    if found.reason:
+        return f"{found.reason}: {found.said}".rstrip(": ")
+    if found.cause is Cause.MEMORY:
+        return f"killed (exit code {found.code}), most likely for memory: it had {_limit(pod)}"
+    if found.cause is Cause.PREEMPTED:
+        return f"stopped by SIGTERM (exit code {found.code})" if found.code else found.said or "it has not run"
+    if found.cause is Cause.USER and found.said:
+        return found.said
+    return f"exit code {found.code}: {found.said}".rstrip(": ")
+
+
+def _ended_message(job: Resource, ended: AppState, first: Replica | None) -> str:
     if ended is AppState.CANCELLED:
         who = annotation(job, CANCELLED_BY)
         return f"cancelled{f' by {who}' if who else ''} at {annotation(job, CANCELLED_AT)}"
@@ -250,61 +231,41 @@ def _ended_message(job: Object, ended: AppState, first: Replica | None) -> str:
         return ""
     if first:
         return f"worker-{first.index} failed: {first.message}"
-    conditions = (job.get("status") or {}).get("conditions") or []
-    said = next((c.get("message", "") for c in conditions if c["type"] == "Failed"), "")
-    return _line(said) or "it failed and its pods are gone; see its log"
+    said = next((each.get("message") for each in conditions(job) if each["type"] == "Failed"), "")
+    return one_line(said) or "it failed and its pods are gone; see its log"
 
 
-def _queued(job: Object, workload: Object | None) -> str:
-    queue = (job["metadata"].get("labels") or {}).get(QUEUE_LABEL, "")
+def _queued(job: Resource, workload: Resource | None) -> str:
+    queue = queue_of(job)
     if not queue:
         return "suspended; it goes on when spec.runPolicy.suspend is false"
     if workload is None:
         return f"queued in {queue}: no Kueue Workload for it yet (does the queue exist, and does Kueue manage PyTorchJobs?)"
-    for condition in (workload.get("status") or {}).get("conditions") or []:
+    for condition in conditions(workload):
         if condition["type"] in ("QuotaReserved", "Admitted") and condition["status"] == "False":
-            return f"queued in {queue}: {_line(condition.get('message', ''))}"
+            return f"queued in {queue}: {one_line(condition.get('message'))}"
     return f"queued in {queue}: Kueue has not looked at it yet"
 
 
-def _no_pods(job: Object, events: Sequence[Object]) -> str:
-    warning = _last_warning(events, job["metadata"]["name"])
+def _no_pods(job: Resource, events: Sequence[Resource]) -> str:
+    warning = _last_warning(events, name(job))
     if warning:
-        return f"pods are not created: {_line(warning.get('message', ''))}"
+        return f"pods are not created: {one_line(warning.get('message'))}"
     return "waits for the training-operator to create its pods"
 
 
-def _last_warning(events: Sequence[Object], name: str) -> Object | None:
-    mine = [e for e in events if (e.get("involvedObject") or {}).get("name") == name and e.get("type") == "Warning"]
+def _last_warning(events: Sequence[Resource], of: str) -> Resource | None:
+    mine = [e for e in events if (e.get("involvedObject") or {}).get("name") == of and e.get("type") == "Warning"]
     return max(mine, key=lambda e: e.get("lastTimestamp") or e.get("eventTime") or "", default=None)
 
 
-def _conditions(job: Object) -> dict[str, bool]:
-    return {c["type"]: c["status"] == "True" for c in (job.get("status") or {}).get("conditions") or []}
-
-
-def _limit(pod: Object) -> str:
-    containers = (pod.get("spec") or {}).get("containers") or [{}]
-    one = next((c for c in containers if c.get("name") == CONTAINER), containers[0])
-    limit = ((one.get("resources") or {}).get("limits") or {}).get("memory", "")
+def _limit(pod: Resource) -> str:
+    limit = memory_limit(pod)
     return f"{limit} of memory; ask for more (memory)" if limit else "no limit of its own: the node ran out of memory"
 
 
-def _last_line(terminated: Object) -> str:
-    lines = [line.strip() for line in str(terminated.get("message", "")).splitlines() if line.strip()]
-    return lines[-1] if lines else str(terminated.get("reason", ""))
-
-
-def _line(text: str) -> str:
-    return " ".join(str(text).split())
-
-
-def _created(pod: Object) -> str:
+def _created(pod: Resource) -> str:
     return str(pod["metadata"].get("creationTimestamp", ""))
-
-
-def _seconds(time: str | None) -> float:
-    return datetime.fromisoformat(time.replace("Z", "+00:00")).timestamp() if time else 0.0
 
 
 def _mebibytes(quantity: str) -> int:

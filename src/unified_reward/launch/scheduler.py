@@ -202,7 +202,7 @@ class PyTorchJobScheduler(Scheduler):  # type: ignore[misc]
         """Say who and when on the job, then have its pods ended: SIGTERM, a checkpoint, and their devices are free."""
         cluster, namespace, name = self._located(app_id)
         job = _latest(cluster, namespace, name)
-        if job is None or job_status.is_ended(job):
+        if job is None or job_status.nothing_follows(job):
             return
         marks = {
             job_status.CANCELLED_AT: datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),

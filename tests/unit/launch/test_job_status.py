@@ -9,18 +9,9 @@ import pytest
 from torchx.specs import AppState
 from torchx.specs.api import NONE
 
+from unified_reward.launch.causes import Cause
 from unified_reward.launch.ending import Ending
-from unified_reward.launch.job_status import (
-    CANCELLED_AT,
-    CANCELLED_BY,
-    CRASHED,
-    MEMORY,
-    PREEMPTED,
-    USER,
-    job_state,
-    role_of,
-    structured_error,
-)
+from unified_reward.launch.job_status import CANCELLED_AT, CANCELLED_BY, job_state, role_of, structured_error
 
 Object = dict[str, Any]
 
@@ -122,20 +113,23 @@ def test_a_job_of_which_a_part_runs_says_what_the_rest_waits_for() -> None:
 @pytest.mark.parametrize(
     ("failed", "cause", "message"),
     [
-        (ended(1, 2, message=left(2, "spec.steps is 0: too few.")), USER, "spec.steps is 0: too few."),
-        (ended(1, 1, message=left(1, "ValueError: bad")), CRASHED, "exit code 1: ValueError: bad"),
-        (ended(1, 137, reason="OOMKilled"), MEMORY, "OOMKilled: it had 64Mi of memory; ask for more (memory)"),
-        (ended(1, 143, message=left(143, "")), PREEMPTED, "stopped by SIGTERM (exit code 143)"),
+        (ended(1, 2, message=left(2, "spec.steps is 0: too few.")), Cause.USER, "spec.steps is 0: too few."),
+        (ended(1, 1, message=left(1, "ValueError: bad")), Cause.CRASHED, "exit code 1: ValueError: bad"),
+        (ended(1, 137, reason="OOMKilled"), Cause.MEMORY, "OOMKilled: it had 64Mi of memory; ask for more (memory)"),
+        (ended(1, 143, message=left(143, "")), Cause.PREEMPTED, "stopped by SIGTERM (exit code 143)"),
         (ended(1, 137, reason="Error", conditions=[
             {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "evicted"}]),
-         PREEMPTED, "EvictionByEvictionAPI: evicted"),
-        (pod(1, "Failed", reason="Evicted", message="The node was low on resource: memory."), PREEMPTED,
+         Cause.PREEMPTED, "Disrupted: EvictionByEvictionAPI: evicted"),
+        (pod(1, "Failed", reason="Evicted", message="The node was low on resource: memory."), Cause.PREEMPTED,
          "Evicted: The node was low on resource: memory."),
     ],
 )  # fmt: skip
-def test_the_cause_of_a_failure_is_told_apart(failed: Object, cause: str, message: str) -> None:
+def test_the_cause_of_a_failure_is_told_apart(failed: Object, cause: Cause, message: str) -> None:
     found = job_state(job("Created", "Failed"), [ended(0, 0), failed])
-    assert (found.state, found.cause) == (AppState.FAILED, cause)
+    assert found.state is AppState.FAILED
+    assert found.first is not None
+    assert found.first.failure is not None
+    assert found.first.failure.cause is cause
     assert found.message == f"worker-1 failed: {message}"
 
 
