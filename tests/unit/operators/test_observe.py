@@ -28,6 +28,7 @@ def failed(index: int, code: int, at: float = 0.0, status: dict[str, Any] | None
 
 
 DISRUPTED = {"conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}]}
+NOT_TAKEN_IN = {"containerStatuses": [], "reason": "OutOfcpu", "message": "no room"}
 
 
 @pytest.mark.parametrize(
@@ -37,7 +38,7 @@ DISRUPTED = {"conditions": [{"type": "DisruptionTarget", "status": "True", "reas
         ([failed(0, 1, 1), failed(1, 137, 2, reason="OOMKilled")], Cause.MEMORY, "OOMKilled", "worker-1"),
         ([failed(0, 137)], Cause.MEMORY, "OutOfMemory", "its memory limit is 2048Mi"),
         ([failed(0, 143, status={"reason": "Evicted", "message": "low on memory"})], Cause.PREEMPTED, "Evicted", "low on"),
-        ([failed(0, 1, 2), failed(1, 143, 5, DISRUPTED)], Cause.PREEMPTED, "Disrupted", "worker-1"),
+        ([failed(0, 1, 2), failed(1, 143, 5, DISRUPTED)], Cause.PREEMPTED, "Disrupted", "worker-1: EvictionByEvictionAPI"),
         ([failed(0, 137, status=DISRUPTED)], Cause.PREEMPTED, "Disrupted", "worker-0"),
         ([failed(0, 2, message=ENDING)], Cause.USER, "UserError", "steps is -1: it must be positive"),
         ([failed(0, 143, 1), failed(1, 2, 2)], Cause.USER, "UserError", "exit code 2"),
@@ -45,6 +46,7 @@ DISRUPTED = {"conditions": [{"type": "DisruptionTarget", "status": "True", "reas
         ([failed(0, 143, 9), failed(1, 1, 3)], Cause.CRASHED, "Crashed", "worker-1"),
         ([failed(0, 137, 70), failed(1, 1, 3)], Cause.CRASHED, "Crashed", "worker-1"),
         ([failed(0, 143, 3), failed(1, 1, 9)], Cause.PREEMPTED, "Preempted", "worker-0"),
+        ([failed(0, 1, status=NOT_TAKEN_IN)], Cause.PREEMPTED, "OutOfcpu", "no room"),
         ([failed(0, 143, status={"reason": "DeadlineExceeded"})], Cause.USER, "DeadlineExceeded", "deadlineSeconds"),
         ([], Cause.PREEMPTED, "PodsGone", "nothing is left"),
     ],
