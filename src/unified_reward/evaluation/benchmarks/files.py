@@ -17,8 +17,9 @@ from typing import Any
 
 from unified_reward.errors import UserError
 
-GZIP_MAGIC, PARQUET_MAGIC = b"\x1f\x8b", b"PAR1"
-CONTAINERS = ("pairs", "data", "results", "rows", "items", "predictions", "outputs")
+GZIP_MAGIC, PARQUET_MAGIC, ZIP_MAGIC = b"\x1f\x8b", b"PAR1", b"PK\x03\x04"
+CONTAINERS = ("pairs", "data", "results", "rows", "items", "predictions", "outputs", "samples", "records", "examples",
+              "verdicts", "judgements", "judgments", "annotations", "logs")  # fmt: skip
 KEY = "_key"  # a row's name in an object of rows
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 KINDS = ", ".join(SUFFIXES) + ", or their .gz"
@@ -42,6 +43,9 @@ def read_rows(path: Path, field: str, *, lists_as: str = "") -> list[Row]:
     lists_as: an array in the place of a row becomes a row with this one field.
     """
     raw = _read_bytes(path, field)
+    if raw.startswith(ZIP_MAGIC):
+        raise UserError(field=field, value=path, why="it is a spreadsheet or an archive",
+                        fix=f"Save the table as CSV, or unpack the file: {KINDS}.")  # fmt: skip
     if raw.startswith(PARQUET_MAGIC):
         rows = _parquet(path, raw, field)
     else:
@@ -141,7 +145,8 @@ def _row(path: Path, place: str, value: object) -> Row:
 
 
 def _table(path: Path, text: str, delimiter: str) -> Iterator[Row]:
-    """Lines of a CSV file by its header; an empty field is left out, as if the row lacked it."""
+    """Lines of a CSV file by its header; an empty field is None."""
+    csv.field_size_limit(len(text) + 1)  # a rationale may be longer than Python's 128 kB
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     for values in reader:
         place = f"line {reader.line_num}"
@@ -149,7 +154,7 @@ def _table(path: Path, text: str, delimiter: str) -> Iterator[Row]:
             raise Row(place, {str(k): v for k, v in values.items()}).error(
                 path, "it has not as many fields as the header", "Quote fields that hold the delimiter."
             )
-        yield Row(place, {name: value for name, value in values.items() if value != ""})
+        yield Row(place, {name: value or None for name, value in values.items()})
 
 
 def _parquet(path: Path, raw: bytes, field: str) -> list[Row]:

@@ -6,20 +6,20 @@ objects in one JSON array. The verdict is read from `response` again; `model_vot
 Answers under "model_output" or "output", without one [[label]] in the file, are sentences, as of UnifiedReward's scripts
 ({"idx", "answer", "model_output"}, where `answer` is the sentence that is right). Both kinds of tie are then met by "equally
 good". A file of scores ("score_left", "score_right" and the like) is of a scalar scorer, whose ties are calibrated.
+Votes that a file does not bring are taken from the benchmark's own data, when they are named.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from unified_reward.errors import UserError
-from unified_reward.evaluation.benchmarks.fields import first_of, swapped, value_of
+from unified_reward.evaluation.benchmarks.fields import first_of, swapped, texts, value_of
 from unified_reward.evaluation.benchmarks.files import Row, read_rows
 from unified_reward.evaluation.benchmarks.metrics import (
     Report,
@@ -102,10 +102,9 @@ def read_label(response: str | None) -> str | None:
 
 def score(benchmark: str, verdicts: Path, data: Path | None) -> Report:
     """4-way accuracy (unparsed is wrong), per human vote, and the 3-way tau and diff of the UnifiedReward paper."""
-    if data is not None:
-        raise UserError(field="--data", value=data, why=f"the verdict files of {benchmark} bring the human votes with them",
-                        fix="Leave --data out.")  # fmt: skip
     rows = read_rows(verdicts, "--verdicts")
+    if data is not None:
+        rows = _with_votes(verdicts, rows, data)
     last = {_index(verdicts, row, place): row for place, row in enumerate(rows)}  # the published reader keeps the last
     said = [_said(verdicts, row) for row in last.values()]
     way = _way(said)
@@ -159,6 +158,31 @@ def _notes(benchmark: str, count: int, repeated: int, way: Way) -> list[str]:
     return notes
 
 
+def _with_votes(path: Path, rows: Sequence[Row], data: Path) -> list[Row]:
+    """Rows that bring no vote take that of the data, by id, else by place (`idx`, else their own where all are judged)."""
+    known = read_rows(data, "--data")
+    places = {str(row.values["id"]): place for place, row in enumerate(known) if "id" in row.values}
+    places = places if len(places) == len(known) else {}
+    return [row if _has_vote(row) else _voted(path, row, place if len(rows) == len(known) else None, known, places, data)
+            for place, row in enumerate(rows)]  # fmt: skip
+
+
+def _has_vote(row: Row) -> bool:
+    return value_of(row, VOTES) is not None or read_side(row.values.get("answer")) is not None
+
+
+def _voted(path: Path, row: Row, own: int | None, known: Sequence[Row], places: Mapping[str, int], data: Path) -> Row:
+    index = str(row.values.get("idx", own))
+    place = places.get(str(row.values["id"])) if places and "id" in row.values else None
+    if place is None and index.isdecimal() and int(index) < len(known):
+        place = int(index)
+    if place is None:
+        raise row.error(
+            path, f"no row of {data} is this item", 'Write its id, or its place in the data as "idx", from 0 on.'
+        )
+    return Row(row.place, {**row.values, "idx": place, "human_vote": _human(data, known[place], False)})
+
+
 def _index(path: Path, row: Row, place: int) -> int | str:
     if "human_vote" not in row.values and "problem" in row.values:
         return place  # UnifiedReward's numbers start again with each batch
@@ -172,13 +196,13 @@ def _index(path: Path, row: Row, place: int) -> int | str:
 
 def _said(path: Path, row: Row) -> Said:
     scores = difference(path, row)
-    response = value_of(row, TEXTS)
     if first_of(row, TEXTS) is None and scores is None and row.values.get("success") is not False:
         raise row.error(path, "it has no response", 'Write the judge\'s answer as "response".')
-    if response is not None and not isinstance(response, str):
-        raise row.error(path, "response is no text", "Write the judge's answer as text, or null where there is none.")
+    responses = texts(path, row, TEXTS) or [""]
+    if len(responses) > 1 or isinstance(value_of(row, TEXTS), int | float):
+        raise row.error(path, "response is no text", "Write one answer a row, as text, or null where there is none.")
     is_swapped = bool(swapped(path, row))
-    text = None if first_of(row, TEXTS) is None and scores is not None else response or ""
+    text = None if first_of(row, TEXTS) is None and scores is not None else responses[0]
     return Said(_human(path, row, is_swapped), text, is_swapped, math.nan if scores is None else scores,
                 first_of(row, TEXTS) in OWN_TEXTS)  # fmt: skip
 
@@ -189,6 +213,7 @@ def _human(path: Path, row: Row, is_swapped: bool) -> str:
         return RIGHT_SENTENCE[right.swapped() if is_swapped else right]
     if isinstance(vote, str):
         for word, name in (("left", "leftvote"), ("right", "rightvote"), ("tie", "tievote"), ("both", "bothbad_vote")):
-            if word in vote:
+            if word in vote.lower():
                 return name
-    raise row.error(path, f"human_vote is {vote!r}", f"It must be one of {', '.join(HUMAN)}.")
+    why = "it has no human_vote" if vote is None else f"{first_of(row, VOTES)} is {vote!r}"
+    raise row.error(path, why, f"It must be one of {', '.join(HUMAN)}; or name the benchmark's own data with --data.")

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from unified_reward.errors import UserError
 from unified_reward.evaluation.benchmarks.fields import item_id, swapped, texts
 from unified_reward.evaluation.benchmarks.files import Row, files_in, read_rows
 from unified_reward.evaluation.benchmarks.metrics import SEED, Report, Share, ratio
@@ -73,7 +72,7 @@ def score(benchmark: str, verdicts: Path, data: Path | None) -> Report:
 
 def _labels(data: Path) -> dict[str, _Label]:
     found: dict[str, _Label] = {}
-    for file in files_in(data, "--data"):
+    for file in _files_of_tasks(data):
         task = _task_of(file.name)
         for row in read_rows(file, "--data"):
             name = next((str(row.values[key]) for key in IDS_IN_DATA if key in row.values), item_id(row))
@@ -82,6 +81,12 @@ def _labels(data: Path) -> dict[str, _Label]:
                 raise row.error(file, "it has no id, or no label `chosen`", "Write chosen as A or B.")
             found[name] = _Label(task or str(row.values.get("task", "all")), gold)
     return found
+
+
+def _files_of_tasks(data: Path) -> list[Path]:
+    """The benchmark's folder also holds prompts without labels (new_task_release.json): a task's name tells which files count."""
+    files = files_in(data, "--data")
+    return [file for file in files if file.name.lower().startswith(TASKS)] or files
 
 
 def _task_of(name: str) -> str:
@@ -107,8 +112,8 @@ def _label_of(path: Path, row: Row, name: str, labels: dict[str, _Label] | None)
         return labels[name].task, labels[name].gold
     gold = read_label(row.values.get("chosen"))
     if gold is None:
-        raise UserError(field="--data", value=None, why="these verdicts do not say which response people chose",
-                        fix="Name the benchmark's t2i.json, or the directory of its four files.")  # fmt: skip
+        raise row.error(path, "it has no label `chosen` (A or B)",
+                        "Name the benchmark's t2i.json, or the directory of its four files, with --data.")  # fmt: skip
     return str(row.values.get("task") or _task_of(path.name) or "all"), gold
 
 

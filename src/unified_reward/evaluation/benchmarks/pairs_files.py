@@ -18,6 +18,7 @@ from unified_reward.evaluation.benchmarks.fields import (
     first_of,
     item_id,
     number_of,
+    opened,
     swapped,
     texts,
     value_of,
@@ -33,6 +34,7 @@ SCORES = (("reward_{0}_A", "reward_{0}_B"), ("score_{0}_A", "score_{0}_B"), ("{0
           ("reward_A", "reward_B"), ("reward_1", "reward_2"), ("reward1", "reward2"), ("score_A", "score_B"),
           ("score_a", "score_b"), ("score_1", "score_2"), ("score1", "score2"), ("score_left", "score_right"),
           ("left_score", "right_score"), ("score_chosen", "score_rejected"), ("chosen_score", "rejected_score"))  # fmt: skip
+SINGLE = "path"
 SCORE_LISTS = ("rewards", "scores", "reward", "score")
 PATHS = (("path_A", "path_B"), ("path1", "path2"), ("path_1", "path_2"), ("video_left", "video_right"),
          ("left_video", "right_video"), ("left_image", "right_image"), ("image_1", "image_2"), ("video_1", "video_2"))  # fmt: skip
@@ -79,8 +81,10 @@ class JudgedPair:
 
 def read_pairs(layout: PairLayout, verdicts: Path, data: Path | None) -> tuple[list[JudgedPair], int | None]:
     """Each judged pair once, and how many pairs the data have (None without data)."""
-    rows = read_rows(verdicts, "--verdicts")
+    rows = [opened(row) for row in read_rows(verdicts, "--verdicts")]
     known = read_rows(data, "--data") if data else None
+    if known and _of_single_items(rows):
+        rows = _paired(verdicts, layout, rows, known)
     joined = _Join(data, known, rows) if data and known is not None else None
     pairs: dict[object, JudgedPair] = {}
     for number, row in enumerate(rows):
@@ -91,6 +95,33 @@ def read_pairs(layout: PairLayout, verdicts: Path, data: Path | None) -> tuple[l
         is_labelled = of_data is not None or first_of(row, LABELS) is not None
         _add_verdict(layout, verdicts, row, pairs[key], (*TEXTS, SHOWN_LABEL) if is_labelled else TEXTS)
     return list(pairs.values()), None if known is None else len(known)
+
+
+def _of_single_items(rows: Sequence[Row]) -> bool:
+    """Scores of one item a row, as VideoAlign's out_single.csv has them."""
+    return all(row.values.get(SINGLE) is not None and _paths(row) is None for row in rows)
+
+
+def _paired(path: Path, layout: PairLayout, rows: Sequence[Row], known: Sequence[Row]) -> list[Row]:
+    """The pairs of the data with the scores of their two items; a pair with neither item scored is left out."""
+    scored = {str(row.values[SINGLE]): row for row in rows}
+    pairs: list[Row] = []
+    for row in known:
+        items = [scored.get(name) for name in _paths(row) or ()]
+        if any(items):
+            place = next(one.place for one in items if one)
+            pairs.append(Row(place, row.values | _both_scores(layout, items)))
+    if not pairs:
+        raise rows[0].error(
+            path, f"its {SINGLE} is in no pair of the data", "Name the pairs of these items with --data."
+        )
+    return pairs
+
+
+def _both_scores(layout: PairLayout, items: Sequence[Row | None]) -> dict[str, Any]:
+    return {f"reward_{aspect}_{letter}": item.values.get(f"reward_{aspect}") if item else None
+            for aspect in (OVERALL, *layout.aspects) for letter, item in zip("AB", items, strict=True)
+            if any(one and f"reward_{aspect}" in one.values for one in items)}  # fmt: skip
 
 
 def _own_key(number: int, row: Row) -> object:
@@ -133,7 +164,7 @@ def _unique(found: Mapping[Any, Row], count: int) -> Mapping[Any, Row] | None:
 
 def _paths(row: Row) -> tuple[str, str] | None:
     for names in PATHS:
-        if all(name in row.values for name in names):
+        if all(row.values.get(name) is not None for name in names):
             return str(row.values[names[0]]), str(row.values[names[1]])
     return None
 
@@ -153,9 +184,9 @@ def _gold(layout: PairLayout, path: Path, row: Row, is_verdict: bool) -> Side:
             return shown.swapped() if is_verdict and swapped(path, row) else shown
         name = SHOWN_LABEL
     if name is None:
-        if layout.first_is_better:
+        if layout.first_is_better and _paths(row) is not None:
             return Side.FIRST
-        raise row.error(path, "no field says which is better",
+        raise row.error(path, f"no field says which is better{' (path1, path2)' * layout.first_is_better}",
                         "Write it as one of " + ", ".join(LABELS[:6]) + ", or name the benchmark's data with --data.")  # fmt: skip
     side = read_label(row.values[name])
     if side is None:
@@ -169,7 +200,7 @@ def _add_verdict(layout: PairLayout, path: Path, row: Row, pair: JudgedPair, nam
     scores = {name: found for name in (OVERALL, *layout.aspects) if (found := difference(path, row, name)) is not None}
     said = texts(path, row, names)
     if said is None and not scores:
-        if "error" not in row.values and row.values.get("success") is not False:
+        if row.values.get("error") is None and row.values.get("success") is not False:
             raise row.error(path, "it has neither an answer nor scores",
                             'Write the judge\'s answer as "output", or the two scores as "score_A" and "score_B".')  # fmt: skip
         said = [""]  # a request that failed, as UnifiedReward's client writes it
@@ -183,13 +214,10 @@ def _add_verdict(layout: PairLayout, path: Path, row: Row, pair: JudgedPair, nam
 
 def difference(path: Path, row: Row, aspect: str = OVERALL) -> float | None:
     """Score of the first minus score of the second, nan where one is missing; None where the row has no scores."""
-    for names in SCORES:
-        if aspect != OVERALL and "{0}" not in names[0]:
-            break
-        first, second = (name.format(aspect) for name in names)
-        if first in row.values or second in row.values:
-            scores = [number_of(path, row, name, row.values.get(name)) for name in (first, second)]
-            return scores[0] - scores[1]
+    names = _score_names(row, aspect)
+    if names is not None:
+        scores = [number_of(path, row, name, row.values.get(name)) for name in names]
+        return scores[0] - scores[1]
     if aspect != OVERALL:
         return None
     both = value_of(row, SCORE_LISTS)
@@ -197,6 +225,15 @@ def difference(path: Path, row: Row, aspect: str = OVERALL) -> float | None:
         first_score, second_score = (number_of(path, row, "scores", one) for one in both)
         return first_score - second_score
     return number_of(path, row, "p_first", row.values["p_first"]) - 0.5 if "p_first" in row.values else None
+
+
+def _score_names(row: Row, aspect: str) -> tuple[str, str] | None:
+    """The first two names that have a score, else the first that are there, empty."""
+    known = [names for names in SCORES if aspect == OVERALL or "{0}" in names[0]]
+    named = [(first.format(aspect), second.format(aspect)) for first, second in known]
+    had = [names for names in named if any(name in row.values for name in names)]
+    full = [names for names in had if any(row.values.get(name) is not None for name in names)]
+    return next(iter([*full, *had]), None)
 
 
 def side_of(difference: float, epsilon: float) -> Side | None:

@@ -144,7 +144,8 @@ def _cells(row: Row) -> list[tuple[str, Any]]:
     named = row.values.get("dimension", row.values.get(KEY))
     if isinstance(named, str) and _canonical(named) in DIMENSIONS:
         return [(_canonical(named), row.values.get("score", row.values.get("mean")))]
-    return [(_canonical(name), value) for name, value in row.values.items() if _canonical(name) in DIMENSIONS]
+    return [(_canonical(name), value) for name, value in row.values.items()
+            if value is not None and _canonical(name) in DIMENSIONS]  # fmt: skip
 
 
 def _canonical(name: str) -> str:

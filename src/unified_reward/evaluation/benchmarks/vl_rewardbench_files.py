@@ -1,9 +1,10 @@
 """Verdicts on VL-RewardBench, joined with its pairs: which place the better response was shown at, and what the judge said.
 
-Four layouts. The benchmark's own results bring the pair with each sample: {"id", "query", "response", "ranking", "meta":
+Six layouts. The benchmark's own results bring the pair with each sample: {"id", "query", "response", "ranking", "meta":
 {"filter_choice": text, "random_number": 0 | 1}}, K lines per item. The short one, {"id", "output" | "outputs", "order",
 "index"}, and that of a scalar scorer, {"id", "scores": [of the first response, of the second]}, need the benchmark's data
-beside them. {"id", "answer", "output"} brings the right sentence with it.
+beside them. {"id", "answer", "output"} brings the right sentence with it. Rows of the data with "output" and "order" added,
+and the sample logs of lmms-eval ({"doc", "filtered_resps"}), bring their pair.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from unified_reward.errors import UserError
+from unified_reward.evaluation.benchmarks.fields import TEXTS, first_of, swapped, text_field, texts, value_of
 from unified_reward.evaluation.benchmarks.files import Row, read_rows
 from unified_reward.evaluation.benchmarks.pairs_files import difference, side_of
 from unified_reward.evaluation.benchmarks.sides import Side, read_label
 
-TEXT_FIELDS = ("outputs", "output", "model_output", "prediction", "pred", "judgement", "judgment", "verdict", "answer")
+TEXT_FIELDS = (*(name for name in TEXTS if name not in ("response", "winner")), "answer")
 LAYOUT = 'Write {"id", "output" or "outputs", "order"} a line, or the results of the benchmark\'s own inference.'
 SCORED = {Side.FIRST: "Overall Judgment: Answer 1 is better", Side.SECOND: "Overall Judgment: Answer 2 is better"}
+RANKINGS = ("human_ranking", "ranking")
+PLACES = ("index", "idx")
 ORDERS = (0, 1)  # response[0] first, response[1] first
 
 
@@ -54,23 +58,32 @@ def read_pairs(verdicts: Path, data: Path | None, shown_swapped: Callable[[int],
         raise UserError(
             field="--verdicts", value=verdicts, why="every sample in it is null", fix="Write the file again."
         )
-    if "meta" in rows[0].values:
+    first = rows[0].values
+    if "meta" in first:
         return _from_results(verdicts, rows)
-    if data is None and "answer" in rows[0].values:
+    if data is None and any(name in first for name in RANKINGS):
+        return _with_own_pairs(verdicts, rows, shown_swapped)
+    if data is None and "answer" in first:
         return _from_answers(verdicts, rows)
     if data is None:
-        raise UserError(field="--data", value=None, why="this layout does not say which response is better",
-                        fix="Name the benchmark's data.json.")  # fmt: skip
+        raise rows[0].error(verdicts, f"none of meta, {', '.join(RANKINGS)} and answer says which response is better",
+                            "Name the benchmark's data.json with --data.")  # fmt: skip
     pairs = [_pair(data, row) for row in read_rows(data, "--data")]
     return _joined(verdicts, rows, pairs, shown_swapped(len(pairs)))
 
 
 def _unwrapped(row: Row) -> Row | None:
-    """Some published results have each sample under "0", null where it failed; those are left out, as published."""
-    if "0" not in row.values:
+    """Two layouts hold the pair one level down: some published results have each sample under "0", null where it failed
+    (left out, as published); the logs of lmms-eval have it as `doc`, and its order by the lengths of the responses."""
+    if "0" in row.values:
+        inner = row.values["0"]
+        return Row(row.place, inner) if isinstance(inner, dict) else None
+    doc = row.values.get("doc")
+    if not isinstance(doc, dict):
         return row
-    inner = row.values["0"]
-    return Row(row.place, inner) if isinstance(inner, dict) else None
+    lengths = [len(one) for one in doc.get("response") or [] if isinstance(one, str)]
+    said = row.values.get("filtered_resps") or row.values.get("resps")
+    return Row(row.place, {**doc, "outputs": said, "order": sum(lengths) % 2})
 
 
 def _from_results(path: Path, rows: Sequence[Row]) -> list[JudgedPair]:
@@ -81,9 +94,29 @@ def _from_results(path: Path, rows: Sequence[Row]) -> list[JudgedPair]:
         if not isinstance(meta, dict) or meta.get("random_number") not in ORDERS:
             raise row.error(path, "meta.random_number must be 0 or 1", LAYOUT)
         text = _text(path, row, meta.get("filter_choice"), "meta.filter_choice")
-        swapped = bool(meta["random_number"])
-        key = pair.id + str(row.values.get("query")) + "\t".join(sorted(map(str, row.values.get("response") or [])))
-        judged.setdefault(key, JudgedPair(pair.id)).votes.append(Vote(text, swapped, _place(pair.best, swapped)))
+        reverse = bool(meta["random_number"])
+        vote = Vote(text, reverse, _place(pair.best, reverse))
+        judged.setdefault(_key(row, pair), JudgedPair(pair.id)).votes.append(vote)
+    return list(judged.values())
+
+
+def _key(row: Row, pair: Pair) -> str:
+    """What tells pairs apart: 25 ids stand twice."""
+    answers = row.values.get("response")
+    shown = sorted(map(str, answers)) if isinstance(answers, list) else [str(answers)]
+    return pair.id + str(row.values.get("query")) + "\t".join(shown)
+
+
+def _with_own_pairs(path: Path, rows: Sequence[Row], shown_swapped: Callable[[int], list[bool]]) -> list[JudgedPair]:
+    """Rows of the data with an answer added. An order not given is that of the pair's place among the pairs of the file."""
+    pairs = {_key(row, pair): pair for row in rows for pair in [_pair(path, row)]}
+    places = {key: place for place, key in enumerate(pairs)}
+    assumed = shown_swapped(len(pairs))
+    judged: dict[str, JudgedPair] = {}
+    for row in rows:
+        key = _key(row, _pair(path, row))
+        votes = _votes(path, row, pairs[key], assumed[places[key]])
+        judged.setdefault(key, JudgedPair(pairs[key].id)).votes.extend(votes)
     return list(judged.values())
 
 
@@ -98,7 +131,7 @@ def _from_answers(path: Path, rows: Sequence[Row]) -> list[JudgedPair]:
         better = 1 if side is Side.FIRST else 2
         key = row.values["id"] + str(row.values.get("problem", row.values.get("query", "")))
         pair = judged.setdefault(key, JudgedPair(row.values["id"]))
-        pair.votes += [Vote(text, bool(_order(path, row)), better) for text in _texts(path, row)]
+        pair.votes += [Vote(text, bool(swapped(path, row)), better) for text in _texts(path, row)]
     return list(judged.values())
 
 
@@ -109,20 +142,27 @@ def _joined(path: Path, rows: Sequence[Row], pairs: Sequence[Pair], assumed: Seq
     lines = Counter(str(row.values.get("id")) for row in rows)
     seen: Counter[str] = Counter()
     judged: dict[int, JudgedPair] = {}
-    for row in rows:
-        place = _data_place(path, row, places, pairs, lines, seen)
-        pair = pairs[place]
-        scores = None if any(name in row.values for name in TEXT_FIELDS) else difference(path, row)
-        if scores is not None:  # of the two responses as they stand in the data; equal or missing ones settle nothing
-            side = side_of(scores, 0.0)
-            text = SCORED.get(side, "") if side else ""
-            judged.setdefault(place, JudgedPair(pair.id)).votes.append(Vote(text, False, _place(pair.best, False)))
-            continue
-        order = _order(path, row)
-        swapped = assumed[place] if order is None else order
-        votes = [Vote(text, swapped, _place(pair.best, swapped), order is None) for text in _texts(path, row)]
-        judged.setdefault(place, JudgedPair(pair.id)).votes.extend(votes)
+    by_place = len(rows) == len(pairs) and not any(_names_its_pair(row) for row in rows)
+    for number, row in enumerate(rows):
+        place = number if by_place else _data_place(path, row, places, pairs, lines, seen)
+        votes = _votes(path, row, pairs[place], assumed[place])
+        judged.setdefault(place, JudgedPair(pairs[place].id)).votes.extend(votes)
     return [judged[place] for place in sorted(judged)]
+
+
+def _names_its_pair(row: Row) -> bool:
+    return any(row.values.get(name) is not None for name in ("id", *PLACES))
+
+
+def _votes(path: Path, row: Row, pair: Pair, assumed: bool) -> list[Vote]:
+    """assumed: whether the pair was shown swapped, where the row does not say."""
+    scores = None if _text_field(row) else difference(path, row)
+    if scores is not None:  # of the two responses as they stand in the data; equal or missing ones settle nothing
+        side = side_of(scores, 0.0)
+        return [Vote(SCORED.get(side, "") if side else "", False, _place(pair.best, False))]
+    order = swapped(path, row)
+    reverse = assumed if order is None else order
+    return [Vote(text, reverse, _place(pair.best, reverse), order is None) for text in _texts(path, row)]
 
 
 def _data_place(
@@ -133,14 +173,18 @@ def _data_place(
     lines: Counter[str],
     seen: Counter[str],
 ) -> int:
-    """Where the row's pair stands in the data: by `index`, else by `id`; two pairs may share one (25 published ids do)."""
-    index, item_id = row.values.get("index"), row.values.get("id")
-    if index is not None:
-        if not isinstance(index, int) or not 0 <= index < len(pairs) or item_id not in (None, pairs[index].id):
+    """Where the row's pair stands in the data: by `index` or `idx`, else by `id`; two pairs may share one (25 published
+    ids do). UnifiedReward's client writes `idx` as text, and no id."""
+    name, item_id = first_of(row, PLACES), row.values.get("id")
+    index = None if name is None else row.values[name]
+    if name is not None and index is not None:
+        index = int(index) if isinstance(index, str) and index.isdecimal() else index
+        is_place = isinstance(index, int) and 0 <= index < len(pairs)
+        if not is_place or item_id not in (None, pairs[index].id):
             raise row.error(
-                path, f"index {index!r} is not the place of this id in the data", "Count from 0, in the data's order."
+                path, f"{name} {index!r} is not the place of this id in the data", "Count from 0, in the data's order."
             )
-        return index
+        return int(index)
     if not isinstance(item_id, str) or item_id not in places:
         raise row.error(path, f"id {item_id!r} is not in the data", LAYOUT)
     found = places[item_id]
@@ -152,7 +196,7 @@ def _data_place(
 
 
 def _pair(path: Path, row: Row) -> Pair:
-    ranking = row.values.get("human_ranking", row.values.get("ranking"))
+    ranking = value_of(row, RANKINGS)
     if ranking not in ([0, 1], [1, 0]):
         raise row.error(
             path, f"the human ranking is {ranking!r}", "It must be [0, 1] or [1, 0], the rank of each response."
@@ -162,34 +206,23 @@ def _pair(path: Path, row: Row) -> Pair:
     return Pair(row.values["id"], ranking.index(0))
 
 
-def _place(best: int, swapped: bool) -> int:
-    return (1 - best if swapped else best) + 1
+def _place(best: int, reverse: bool) -> int:
+    return (1 - best if reverse else best) + 1
 
 
-def _order(path: Path, row: Row) -> bool | None:
-    """Swapped or not: `order` is [0, 1] or [1, 0] (the responses as shown), or 0 or 1 (1 = reversed); None where absent."""
-    order = row.values.get("order")
-    if order is None:
-        return None
-    if order in ([0, 1], [1, 0]):
-        return bool(order == [1, 0])
-    if order not in ORDERS:
-        raise row.error(
-            path, f"order is {order!r}", "It must be [0, 1] or [1, 0] (responses as shown), or 0 or 1 (1 = reversed)."
-        )
-    return bool(order)
+def _text_field(row: Row) -> str | None:
+    """`response` is the judge's text only where it is one: in the data it is the two responses."""
+    said = isinstance(row.values.get("response"), str)
+    return text_field(row, (*TEXT_FIELDS, "response") if said else TEXT_FIELDS)
 
 
 def _texts(path: Path, row: Row) -> list[str]:
-    name = next((name for name in TEXT_FIELDS if name in row.values), None)
+    name = _text_field(row)
+    if name is None and row.values.get("success") is False:
+        return [""]  # a request that failed, as UnifiedReward's client writes it
     if name is None:
-        raise row.error(path, "it has no output", LAYOUT)
-    value = row.values[name]
-    if name != "outputs":
-        return [_text(path, row, value, name)]
-    if not isinstance(value, list) or not value:
-        raise row.error(path, "outputs is no list of texts", LAYOUT)
-    return [_text(path, row, one, name) for one in value]
+        raise row.error(path, f"it has none of {', '.join(TEXT_FIELDS)}", LAYOUT)
+    return texts(path, row, (name,)) or []
 
 
 def _text(path: Path, row: Row, value: Any, name: str) -> str:

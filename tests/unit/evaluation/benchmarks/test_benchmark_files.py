@@ -44,8 +44,35 @@ def test_an_object_of_rows_names_them(tmp_path: Path) -> None:
     ("v.csv", b"id,output\n", "empty"),
     ("v.parquet", b"PAR1 no more", "cannot be read as Parquet"),
     ("v.jsonl", b"\xff\xfe\x00", "cannot be read as text"),
+    ("v.xlsx", b"PK\x03\x04 and so on", "spreadsheet or an archive. Save the table as CSV"),
 ])  # fmt: skip
 def test_faults(tmp_path: Path, name: str, content: bytes, words: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=words):
         read_rows(tmp_path / name, "--verdicts")
+
+
+def test_other_ways_to_write_the_same_rows(tmp_path: Path) -> None:
+    text = "".join(json.dumps(row) + "\n" for row in ROWS)
+    (tmp_path / "bom.jsonl").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    (tmp_path / "crlf.jsonl").write_bytes(text.replace("\n", "\r\n\r\n").encode())
+    (tmp_path / "separators.jsonl").write_bytes(text.rstrip("\n").encode())
+    (tmp_path / "indented.json").write_bytes(
+        b"\xef\xbb\xbf" + json.dumps(ROWS, indent=2).replace("\n", "\r\n").encode()
+    )
+    (tmp_path / "logs.json").write_text(json.dumps({"args": {}, "logs": ROWS}))
+    (tmp_path / "no_suffix").write_text(text)
+    (tmp_path / "list.json.gz").write_bytes(gzip.compress(json.dumps(ROWS).encode()))
+    for path in sorted(tmp_path.iterdir()):
+        assert [row.values for row in read_rows(path, "--verdicts")] == ROWS, path.name
+
+
+def test_an_answer_may_be_long_and_hold_any_separator(tmp_path: Path) -> None:
+    rows = [{"id": "a", "output": "\u2028 line\x85" + "x" * 200_000}]
+    (tmp_path / "v.jsonl").write_text(json.dumps(rows[0], ensure_ascii=False))
+    with (tmp_path / "v.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["id", "output"])
+        writer.writeheader()
+        writer.writerows(rows)
+    for path in sorted(tmp_path.iterdir()):
+        assert [row.values for row in read_rows(path, "--verdicts")] == rows, path.name

@@ -117,8 +117,9 @@ def test_wrong_names_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--verdicts is .*no such file"):
         score_verdicts("genai-bench-image", tmp_path / "v.jsonl")
     path = written(tmp_path / "v.jsonl", rows(("leftvote", "[[A>B]]")))
-    with pytest.raises(UserError, match="--data"):
-        score_verdicts("genai-bench-image", path, path)
+    unlabelled = written(tmp_path / "u.jsonl", [{"idx": 7, "response": "[[A>B]]"}])
+    with pytest.raises(UserError, match=r"line 1 .*no row of .* is this item"):
+        score_verdicts("genai-bench-image", unlabelled, path)
     (tmp_path / "broken.gz").write_bytes(gzip.compress(b"{}")[:-4])
     with pytest.raises(UserError, match="cannot be read"):
         score_verdicts("genai-bench-image", tmp_path / "broken.gz")
@@ -151,3 +152,15 @@ def test_scores_are_tie_calibrated(tmp_path: Path) -> None:
     assert (found["accuracy"], found["n"], found["unparsed"]) == (3 / 4, 4, 1)
     assert (found["metrics"]["diff"], found["metrics"]["scores"]["without_ties"]) == (2 / 3, 2 / 3)
     assert found["metrics"]["scores"]["epsilon"] == pytest.approx(0.1)
+
+
+def test_votes_are_taken_from_the_data_where_a_file_brings_none(tmp_path: Path) -> None:
+    data = written(
+        tmp_path / "d.jsonl", [{"id": name, "vote_type": vote} for name, vote in (("x", "leftvote"), ("y", "tievote"))]
+    )
+    for own in ([{"id": "y", "output": "Both are equally good"}, {"id": "x", "output": "Video 2 is better"}],
+                [{"idx": 1, "output": "Both are equally good"}, {"idx": "0", "output": "Video 2 is better"}],
+                [{"output": "Video 2 is better"}, {"output": "Both are equally good"}],
+                [{"output": "Video 2 is better", "human_vote": "LeftVote"}, {"output": "Both are equally good"}]):  # fmt: skip
+        found = score_verdicts("genai-bench-video", written(tmp_path / "v.jsonl", own), data)
+        assert (found.overall.accuracy, found.groups["tievote"].accuracy, found.overall.n) == (0.5, 1.0, 2)

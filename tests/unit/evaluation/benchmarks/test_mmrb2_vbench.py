@@ -62,13 +62,22 @@ def test_mmrb2_one_order_a_line(tmp_path: Path) -> None:
 
 def test_mmrb2_faults(tmp_path: Path) -> None:
     verdicts = written(tmp_path / "v.json", {"a": judged("A", "B"), "z": judged("A", "B")})
-    with pytest.raises(UserError, match="--data is not set"):
+    with pytest.raises(UserError, match=r'v\.json, entry "a" .* no label `chosen`.*--data'):
         score_verdicts("mmrb2", verdicts)
     data = written(tmp_path / "t2i.json", {"pairs": [{"id": "a", "chosen": "A"}]})
     with pytest.raises(UserError, match="pair 'z' is not in the data"):
         score_verdicts("mmrb2", verdicts, data)
     with pytest.raises(UserError, match="no label `chosen`"):
         score_verdicts("mmrb2", verdicts, written(tmp_path / "e.json", {"pairs": [{"id": "a", "chosen": "same?"}]}))
+
+
+def test_mmrb2_folder_also_holds_prompts_without_labels(tmp_path: Path) -> None:
+    verdicts = written(tmp_path / "v.json", {"a": judged("A", "B")})
+    folder = tmp_path / "benchmark"
+    folder.mkdir()
+    written(folder / "t2i_response_only.json", {"pairs": [{"id": "a", "chosen": "A"}]})
+    written(folder / "new_task_release.json", {"pairs": [{"pair_id": "a", "prompt_content": []}]})
+    assert score_verdicts("mmrb2", verdicts, folder).groups["task/t2i"].accuracy == 1.0
 
 
 # Percent by dimension in VBench's order, then quality, semantic, total: VBench leaderboard, VideoCrafter-2.0.

@@ -160,10 +160,46 @@ def test_ties_are_called_at_the_best_threshold() -> None:
     ({"Overall": "C++", "output": ONE}, "Overall is 'C++'"),
     ({"Overall": "A"}, "neither an answer nor scores"),
     ({"Overall": "A", "score_A": "high", "score_B": 1}, "score_A is no number"),
-    ({"Overall": "A", "output": [[1]]}, "output is no text"),
+    ({"Overall": "A", "output": [[]]}, "output is no text"),
     ({"Overall": "A", "output": ONE, "swapped": "maybe"}, "swapped is 'maybe'"),
 ])  # fmt: skip
 def test_a_wrong_row_is_named(tmp_path: Path, row: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=r"v\.jsonl, line 1") as caught:
         scored("videogen-rewardbench", lines(tmp_path / "v.jsonl", [row]))
     assert words in str(caught.value)
+
+
+def test_an_empty_field_of_a_table_is_an_empty_answer(tmp_path: Path) -> None:
+    (tmp_path / "v.csv").write_text("path_A,path_B,Overall,output,score_A\na,b,A,Video 1 is better,\nc,d,A,,\n")
+    found = score_verdicts("videogen-rewardbench", tmp_path / "v.csv")
+    assert (found.overall.accuracy, found.overall.n, found.overall.unparsed) == (0.5, 2, 1)
+
+
+def test_scores_of_single_items_are_joined_with_the_pairs(tmp_path: Path) -> None:
+    """VideoAlign's out_single.csv; d.mp4 is not scored, and the last pair not at all."""
+    (tmp_path / "d.csv").write_text(
+        "path_A,path_B,prompt,VQ,Overall\na.mp4,b.mp4,p,A,A\nb.mp4,a.mp4,p,B,A\na.mp4,d.mp4,p,A,A\nx.mp4,y.mp4,p,A,A\n"
+    )
+    (tmp_path / "v.csv").write_text("path,prompt,reward_VQ,reward_Overall\na.mp4,p,1,2.5\nb.mp4,p,0.5,1.5\n")
+    found = score_verdicts("videogen-rewardbench", tmp_path / "v.csv", tmp_path / "d.csv")
+    assert (found.overall.accuracy, found.overall.n, found.overall.unparsed) == (1 / 3, 3, 1)
+    assert (found.groups["aspect/VQ"].accuracy, found.metrics["missing"]) == (2 / 3, 1)
+    (tmp_path / "other.csv").write_text("path,reward_Overall\nz.mp4,1\n")
+    with pytest.raises(UserError, match=r"other\.csv, line 2 .*its path is in no pair"):
+        score_verdicts("videogen-rewardbench", tmp_path / "other.csv", tmp_path / "d.csv")
+
+
+def test_hpdv3_rows_carry_their_pair_or_name_it(tmp_path: Path) -> None:
+    rows = [{"reward_1": 2.0, "reward_2": 1.0, "info": {"path1": "a", "path2": "b", "prompt": "p"}},
+            {"reward_1": 1.0, "reward_2": 1.0, "info": {"path1": "a", "path2": "c", "prompt": "p"}}]  # fmt: skip
+    assert scored("hpdv3", lines(tmp_path / "v.jsonl", rows))["accuracy"] == 0.5
+    with pytest.raises(UserError, match=r"no field says which is better \(path1, path2\)"):
+        scored("hpdv3", lines(tmp_path / "v.jsonl", [{"id": 1, "output": ONE}]))
+
+
+@pytest.mark.parametrize("output", [
+    [["Video 1 is better"]], {"role": "assistant", "content": "Video 1 is better"}, {"winner": "A"},
+])  # fmt: skip
+def test_answers_however_they_are_nested(tmp_path: Path, output: object) -> None:
+    verdicts = lines(tmp_path / "v.jsonl", [{"Overall": "A", "output": output}])
+    assert scored("videogen-rewardbench", verdicts)["accuracy"] == 1.0

@@ -155,10 +155,12 @@ def test_ids_that_stand_twice(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("row", "words"), [
     ({"id": "other", "output": ONE}, "is not in the data"),
-    ({"id": "mmmu_a"}, "it has no output"),
-    ({"id": "mmmu_a", "output": 1}, "output is no text"),
-    ({"id": "mmmu_a", "outputs": []}, "outputs is no list"),
-    ({"id": "mmmu_a", "output": ONE, "order": "BA"}, "order is 'BA'"),
+    ({"id": "mmmu_a"}, "it has none of outputs, model_output"),
+    ({"id": "mmmu_a", "output": [1, 0]}, "output is no text"),
+    ({"id": "mmmu_a", "outputs": []}, "outputs is no text"),
+    ({"id": "mmmu_a", "output": ONE, "order": "CA"}, "order is 'CA'"),
+    ({"idx": "9", "output": ONE}, "idx 9"),
+    ({"id": "mmmu_a", "response": 1, "ranking": [2, 1], "meta": {}}, "human ranking is"),
     ({"id": "mmmu_a", "output": ONE, "index": 4}, "index 4"),
     ({"id": "mmmu_a", "ranking": [0, 1], "meta": {}}, "random_number"),
     ({"id": "mmmu_a", "ranking": [0, 1], "meta": {"random_number": [0]}}, "random_number"),
@@ -172,7 +174,7 @@ def test_a_wrong_row_is_named(tmp_path: Path, row: dict[str, Any], words: str) -
 
 
 def test_data_is_asked_for(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--data is not set"):
+    with pytest.raises(UserError, match=r"v\.jsonl, line 1 .*none of meta, human_ranking, ranking.*with --data"):
         scored(tmp_path, [{"id": "mmmu_a", "output": ONE}], None)
 
 
@@ -216,3 +218,38 @@ def test_scores_are_of_the_responses_in_the_data(tmp_path: Path) -> None:
     (tmp_path / "v.jsonl").write_text("\n".join(map(json.dumps, rows)))
     found = score_verdicts("vl-rewardbench", tmp_path / "v.jsonl", tmp_path / "d.json")
     assert (found.overall.accuracy, found.overall.unparsed) == (0.25, 2)
+
+
+def test_rows_of_the_data_with_an_answer_need_no_data(tmp_path: Path) -> None:
+    """Two items of one id, the second asked in reverse and three times; without an order, that of the published scripts."""
+    twin = pair("mmmu_1") | {"query": "another"}
+    rows = [pair("mmmu_1") | {"output": ONE, "order": [0, 1]}] + [
+        twin | {"output": said, "order": 1} for said in (ONE, TWO, TWO)
+    ]
+    found = scored(tmp_path, rows, None)
+    assert (found["accuracy"], found["n"], found["metrics"]["order_assumed"]) == (1.0, 2, 0)
+    items = [pair(f"mmmu_{number}") for number in range(30)]
+    shown = [one | {"response": TWO if swap else ONE} for one, swap in zip(items, shown_swapped(30), strict=True)]
+    by_data = [
+        {"idx": str(number), "problem": "?", "model_output": row["response"]} for number, row in enumerate(shown)
+    ]
+    assert scored(tmp_path, by_data[::-1], items)["accuracy"] == 1.0
+    assert scored(tmp_path, [{"text": row["response"], "pred": [0, 1]} for row in shown], items)["accuracy"] == 1.0
+    assert (
+        scored(tmp_path, [one | {"output": row["response"]} for one, row in zip(items, shown, strict=True)], None)[
+            "accuracy"
+        ]
+        == 1.0
+    )
+
+
+def test_logs_of_lmms_eval(tmp_path: Path) -> None:
+    """Its order is reversed where the two responses have an odd number of characters together."""
+    even, odd = (pair("RLAIF_1") | {"response": responses} for responses in (["ab", "cd"], ["ab", "cde"]))
+    rows = [
+        {"doc_id": 0, "doc": even, "resps": [[ONE]], "filtered_resps": [ONE]},
+        {"doc_id": 1, "doc": odd, "resps": [[TWO]]},
+    ]
+    found = scored(tmp_path, rows, None)
+    assert (found["accuracy"], found["n"]) == (1.0, 2)
+    assert found["metrics"]["as_published"]["official"]["overall"] == 1.0
