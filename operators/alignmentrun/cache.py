@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from operators.alignmentrun.reconcile import Seen
+from operators.alignmentrun.outcome import Seen
 from unified_reward.launch.pods import Resource, name
 from unified_reward.launch.pytorchjob import (
     APP,

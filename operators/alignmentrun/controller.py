@@ -18,9 +18,11 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from operators.alignmentrun.api import EVENTS, JOBS, PODS, RUNS, Api, ApiError
 from operators.alignmentrun.cache import ALONE, Cache, owner_of
+from operators.alignmentrun.outcome import Event, Outcome
 from operators.alignmentrun.progress import Progress
-from operators.alignmentrun.reconcile import Event, Outcome, reconcile, worth_writing
+from operators.alignmentrun.reconcile import reconcile
 from operators.alignmentrun.standalone import further_attempt, next_step
+from operators.alignmentrun.status import worth_writing
 from operators.alignmentrun.tracker import Tracker
 from unified_reward.config import ClusterDefaults
 from unified_reward.launch.job_status import has_succeeded

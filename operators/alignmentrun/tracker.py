@@ -8,8 +8,8 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from operators.alignmentrun.jobs import parent_key
 from operators.alignmentrun.mlflow import AWAY_SECONDS, Mlflow, UnavailableError
-from operators.alignmentrun.reconcile import parent_key
 from unified_reward.config import ClusterDefaults
 from unified_reward.launch.pods import Resource, name
 from unified_reward.pipeline.resource import ConditionType, Phase, ResourceStatus, Tracking

@@ -69,6 +69,11 @@ def job_name(run: str, node: str, attempt: int) -> str:
     return name + tail
 
 
+def node_label(node: str) -> str:
+    """A node of the graph as a label's value: `score.vlm` for `score/vlm`."""
+    return re.sub(r"[^A-Za-z0-9._-]+", ".", node)
+
+
 def pytorch_job(plan: JobPlan, place: Placement, who: JobIdentity) -> Manifest:
     """The manifest of one attempt."""
     labels = _labels(who)
@@ -104,8 +109,8 @@ def pytorch_job(plan: JobPlan, place: Placement, who: JobIdentity) -> Manifest:
 
 
 def _labels(who: JobIdentity) -> dict[str, str]:
-    node = re.sub(r"[^A-Za-z0-9._-]+", ".", who.node)
-    return {MANAGED_BY: MANAGER, APP: who.app, RUN: who.run, STAGE: who.stage, NODE: node, ATTEMPT: str(who.attempt)}
+    labels = {MANAGED_BY: MANAGER, APP: who.app, RUN: who.run, STAGE: who.stage}
+    return {**labels, NODE: node_label(who.node), ATTEMPT: str(who.attempt)}
 
 
 def _run_policy(place: Placement) -> Manifest:

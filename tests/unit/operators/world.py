@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from operators.alignmentrun.cache import slim_job, slim_pod
-from operators.alignmentrun.reconcile import Outcome, Seen, reconcile, worth_writing
+from operators.alignmentrun.outcome import Outcome, Seen
+from operators.alignmentrun.reconcile import reconcile
+from operators.alignmentrun.status import worth_writing
 from unified_reward.config import ClusterDefaults
 from unified_reward.pipeline.resource import ResourceStatus
 
