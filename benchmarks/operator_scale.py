@@ -1,6 +1,7 @@
 """What the operator costs at scale, on fake nodes that run nothing: latency, writes, memory, a restart, a wide job.
 
     python benchmarks/operator_scale.py --runs 300            judges whose jobs end at once, then a restart
+    python benchmarks/operator_scale.py --runs 100 --beside 5000   the same among so many runs that rest (suspended)
     python benchmarks/operator_scale.py --burst 300           so many jobs end while no operator runs, then it starts
     python benchmarks/operator_scale.py --wide 64             one judge of 64 nodes x 8 GPUs: submitted, reported, cancelled
 
@@ -42,6 +43,7 @@ CREATORS = 8
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=0, help="AlignmentRuns made at once")
+    parser.add_argument("--beside", type=int, default=0, help="suspended AlignmentRuns that are there before --runs")
     parser.add_argument(
         "--burst", type=int, default=0, help="AlignmentRuns whose first jobs end while no operator runs"
     )
@@ -57,7 +59,7 @@ async def _measure(arguments: argparse.Namespace) -> None:
         _kubectl("-n", NAMESPACE, "create", "serviceaccount", "ur-jobs")
         async with _mlflow():
             if arguments.runs:
-                await _many(arguments.runs, arguments.idle)
+                await _many(arguments.runs, arguments.beside, arguments.idle)
             if arguments.burst:
                 await _burst(arguments.burst)
             if arguments.wide:
@@ -66,10 +68,13 @@ async def _measure(arguments: argparse.Namespace) -> None:
         _kubectl("delete", "namespace", NAMESPACE, "--wait=false")
 
 
-async def _many(count: int, idle: float) -> None:
+async def _many(count: int, beside: int, idle: float) -> None:
     api = Api(Access.find(), NAMESPACE)
     async with _operator() as operator:
         seen = _Seen()
+        if beside:
+            await _rest(api, beside)
+            print(f"memory {_rss(operator)} MiB with {beside} suspended runs, peak {await _peak()} MiB")
         watch = asyncio.create_task(_watch(api, seen))
         began = time.monotonic()
         await _create(api, [_judge(f"scale-{number:05d}") for number in range(count)])
@@ -90,7 +95,7 @@ async def _many(count: int, idle: float) -> None:
         print(
             f"job seen -> succeeded (training-operator, scheduler, kwok): median {statistics.median(lifetimes):.1f} s"
         )
-        await _tell_writes(count)
+        await _tell_writes(count + beside)
         before = (await _metrics())["unified_reward_api_writes_total"]
         await asyncio.sleep(idle)
         now = (await _metrics())["unified_reward_api_writes_total"]
@@ -107,6 +112,18 @@ async def _many(count: int, idle: float) -> None:
             f"writes {idle:.0f} s after the restart: {writes:.0f}; memory {_rss(operator)} MiB, peak {await _peak()} MiB"
         )
     await api.close()
+
+
+async def _rest(api: Api, count: int) -> None:
+    """So many suspended runs, each told by the operator as suspended."""
+    documents = [_judge(f"rest-{number:05d}") for number in range(count)]
+    for document in documents:
+        document["spec"]["suspend"] = True
+    began = time.monotonic()
+    await _create(api, documents)
+    while (await _metrics()).get('unified_reward_runs{phase="Suspended"}', 0) < count:
+        await asyncio.sleep(0.5)
+    print(f"{count} suspended runs made and told in {time.monotonic() - began:.1f} s")
 
 
 async def _burst(count: int) -> None:

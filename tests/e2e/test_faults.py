@@ -6,10 +6,15 @@ import json
 import os
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
+from unified_reward.records import Candidate
+from unified_reward.stages.context import read_commit
+from unified_reward.store import Dataset, ObjectStore, open_store
 from unified_reward.training.loop import LOG_EVERY
 
 from .conftest import Cluster
@@ -48,32 +53,52 @@ def assert_logged_once(cluster: Cluster, run: dict[str, Any]) -> None:
 
 
 def test_a_killed_and_an_evicted_trainer_go_on_from_their_checkpoint(cluster: Cluster) -> None:
-    cluster.apply(judge_only("killed"))
-    pod = cluster.running("killed", "reward-train")
+    """SIGKILL of a rank, a pod that is deleted without grace, an eviction: three attempts end so, the fourth succeeds."""
+    cluster.apply(judge_only("killed", steps=160))
+    pod = at_work(cluster, "killed", attempt=1)
+    cluster.kubectl("exec", pod, "--", "python", "-c", KILL_RANKS)
+    pod = at_work(cluster, "killed", attempt=2)
     cluster.kubectl("delete", "pod", pod, "--grace-period=0", "--force")
-    cluster.until(lambda: any(p["metadata"]["labels"]["unifiedreward.dev/attempt"] == "2"
-                              for p in cluster.pods_of("killed", "reward-train")), 2 * MINUTES, "a second attempt")  # fmt: skip
-    pod = cluster.until(lambda: next((p["metadata"]["name"] for p in cluster.pods_of("killed", "reward-train")
-                                      if p["metadata"]["labels"]["unifiedreward.dev/attempt"] == "2"
-                                      and "progress" in cluster.kubectl("logs", p["metadata"]["name"], check=False)), ""),
-                        3 * MINUTES, "the second attempt at work")  # fmt: skip
+    pod = at_work(cluster, "killed", attempt=3)
     eviction = {
         "apiVersion": "policy/v1",
         "kind": "Eviction",
         "metadata": {"name": pod, "namespace": cluster.namespace},
     }
-    cluster.kubectl(
-        "create",
-        "--raw",
-        f"/api/v1/namespaces/{cluster.namespace}/pods/{pod}/eviction",
-        "-f",
-        "-",
-        text=json.dumps(eviction),
-    )
+    address = f"/api/v1/namespaces/{cluster.namespace}/pods/{pod}/eviction"
+    cluster.kubectl("create", "--raw", address, "-f", "-", text=json.dumps(eviction))
     run = cluster.ended("killed", 6 * MINUTES)
     assert_succeeded(cluster, run)
-    assert stage(run, "reward-train")["attempt"] == 3
-    assert stage(run, "reward-train")["failures"] == {"Preempted": 2}
+    assert stage(run, "reward-train")["attempt"] == 4
+    assert stage(run, "reward-train")["failures"] == {
+        "OutOfMemory": 1,
+        "Preempted": 2,
+    }  # 137: SIGKILL, as an OOM killer sends
+
+
+# Process 1 of a container cannot be killed from within; what it started can.
+KILL_RANKS = """
+import os, pathlib, signal
+for status in pathlib.Path("/proc").glob("[0-9]*/status"):
+    number, words = int(status.parent.name), status.parent.joinpath("cmdline").read_bytes()
+    if number not in (1, os.getpid()) and b"unified_reward.stages" in words:
+        os.kill(number, signal.SIGKILL)
+"""
+
+
+def at_work(cluster: Cluster, run: str, *, attempt: int) -> str:
+    """The first pod of an attempt at the training, once its ranks have done some steps."""
+
+    def look() -> str:
+        for pod in cluster.pods_of(run, "reward-train"):
+            name, labels = pod["metadata"]["name"], pod["metadata"]["labels"]
+            if labels["unifiedreward.dev/attempt"] == str(attempt) and "progress" in cluster.kubectl(
+                "logs", name, check=False
+            ):
+                return str(name)
+        return ""
+
+    return str(cluster.until(look, 3 * MINUTES, f"attempt {attempt} of {run} at work"))
 
 
 def test_the_operator_is_killed(cluster: Cluster) -> None:
@@ -109,15 +134,7 @@ def test_the_store_is_away_for_a_minute(cluster: Cluster) -> None:
 
 def assert_rows_once(cluster: Cluster, run: dict[str, Any]) -> None:
     """Each candidate of each prompt is in the store once."""
-    from unified_reward.records import Candidate
-    from unified_reward.stages.context import read_commit
-    from unified_reward.store import Dataset, open_store
-
-    secret = cluster.secret("ur-store")
-    with cluster.forward("ur-minio", 9000) as port, pytest.MonkeyPatch.context() as patch:
-        for name, value in {**secret, "UR_S3_ENDPOINT": f"http://127.0.0.1:{port}"}.items():
-            patch.setenv(name, value)
-        store = open_store(run["spec"]["store"])
+    with store_of(cluster, run["spec"]["store"]) as store:
         done = read_commit(store, "generate", stage(run, "generate/vlm")["key"])
         assert done is not None
         rows = list(Dataset(store, done.outputs["candidates"], Candidate))
@@ -125,13 +142,36 @@ def assert_rows_once(cluster: Cluster, run: dict[str, Any]) -> None:
     assert len(names) == len(set(names)) == 4 * len({prompt for prompt, _ in names})
 
 
+@contextmanager
+def store_of(cluster: Cluster, url: str) -> Iterator[ObjectStore]:
+    with cluster.forward("ur-minio", 9000) as port, pytest.MonkeyPatch.context() as patch:
+        for name, value in {**cluster.secret("ur-store"), "UR_S3_ENDPOINT": f"http://127.0.0.1:{port}"}.items():
+            patch.setenv(name, value)
+        yield open_store(url)
+
+
 def test_a_killed_generation_loses_and_doubles_no_row(cluster: Cluster) -> None:
-    cluster.apply(with_policy("halved"))
-    pods = cluster.until(lambda: [p for p in cluster.pods_of("halved", "generate.vlm") if p["status"]["phase"] == "Running"],
-                         4 * MINUTES, "generation")  # fmt: skip
-    cluster.kubectl("delete", "pod", pods[0]["metadata"]["name"], "--grace-period=0", "--force")
-    run = cluster.ended("halved", 8 * MINUTES)
+    """Killed with some shards done and some not: what was done stays as it is, byte for byte."""
+    document = with_policy("halved")
+    document["spec"]["import"]["prompts"] = 120
+    cluster.apply(document)
+
+    with store_of(cluster, document["spec"]["store"]) as store:
+
+        def done_shards() -> dict[str, bytes]:
+            return {key: store.get(key) for key in store.list() if "generate" in key and key.endswith(".done")}
+
+        before = cluster.until(
+            lambda: found if len(found := done_shards()) > 1 else None, 4 * MINUTES, "shards of generation"
+        )
+        for pod in cluster.pods_of("halved", "generate.vlm"):
+            cluster.kubectl("delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force")
+        run = cluster.ended("halved", 8 * MINUTES)
+        after = done_shards()
     assert_succeeded(cluster, run)
+    assert stage(run, "generate/vlm")["attempt"] == 2
+    assert len(before) < len(after)
+    assert {key: after[key] for key in before} == before
     assert_rows_once(cluster, run)
 
 
