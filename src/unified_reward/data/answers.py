@@ -6,6 +6,7 @@ read into 1, 2 or tie. What says nothing, or two different things, is not read: 
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 
@@ -19,6 +20,9 @@ PATTERNS = (
     re.compile(rf"\bthe\s+({WHICH})\s+{ITEM}\s+(?:is|was)\s+{BETTER}", re.I),
     re.compile(rf"\bthe\s+better\s+{ITEM}\s*(?:is)?\s*:?\s*(?:the\s+)?(?:{ITEM}\s+)?\[?\"?({WHICH})\b", re.I),
 )  # fmt: skip
+EXPLICIT = re.compile(
+    rf"\bthe\s+better\s+{ITEM}\s*:\s*\[\"?(?:the\s+)?(?:{ITEM}\s+)?({WHICH})(?:\s+{ITEM})?\"?\]", re.I
+)
 TIES = re.compile(
     rf"\b(?:both|(?:the\s+)?two|these)\s+(?:\w+\s+){{0,2}}?(?:{ITEM}s\s+)?(?:are|is)\s+(?:\w+\s+)?"
     r"(?:equal(?:ly)?(?:\s+good)?|tied|the\s+same)\b|\bequally\s+good\b|\bit\s+is\s+a\s+tie\b",
@@ -31,8 +35,11 @@ THOUGHT = re.compile(r"<think>(.*?)</think>", re.S | re.I)
 JUDGMENT = re.compile(r"overall\s+judge?ment\s*:?", re.I)
 NUMBER = r"[-+]?\d+(?:\.\d+)?"
 LABELLED = re.compile(
-    rf"\b(?:final\s+score|overall\s+score|rating|score)\s*(?:is|of)?\s*[:=]?\s*\**\[*\s*({NUMBER})(?:\s*/\s*\d+)?", re.I
+    rf"\b(?:final\s+score|overall\s+score|rating|score)\"?\s*(?:is|of)?\s*[:=]?\s*\**\[*\"?\s*({NUMBER})(?:\s*/\s*\d+)?",
+    re.I,
 )
+OPTION = re.compile(r"\**,[^\n.]*", re.I)
+EXPLAINED = re.compile(r"\{\s*\"Explanation\"\s*:.*\}", re.S)
 BARE = re.compile(rf"^\s*({NUMBER})\s*(?:/\s*\d+)?\s*(?:[.,:;\n]|$)")
 LAST_LINE = re.compile(rf"(?:^|\n)\s*({NUMBER})\s*\.?\s*$")
 FIRST, SECOND = {"1", "a", "first", "one"}, {"2", "b", "second", "two"}
@@ -67,7 +74,11 @@ def read_choice(answer: str) -> Verdict | None:
 
 
 def read_score(answer: str) -> Score | None:
-    """The score of a pointwise answer: after "Final Score:" or another label, or a number that stands alone at either end."""
+    """The score of a pointwise answer: after "Final Score:" or another label, or a number that stands alone at either end.
+
+    What follows a rating on its line ("Rating: 2, very informative, with hallucination") is the option's name, no reason.
+    """
+    answer = _explained(answer)
     found = list(LABELLED.finditer(answer))
     final = [m for m in found if m.group(0).lower().startswith("final")]
     if final and len({float(m.group(1)) for m in final}) > 1:
@@ -76,7 +87,19 @@ def read_score(answer: str) -> Score | None:
     match = match or LAST_LINE.search(answer)
     if match is None:
         return None
-    return Score(float(match.group(1)), _tidy(answer[: match.start()] + answer[match.end() :]))
+    rated = match.group(0).lower().startswith("rating")
+    end = OPTION.match(answer, match.end()) if rated else None
+    return Score(float(match.group(1)), _tidy(answer[: match.start()] + answer[end.end() if end else match.end() :]))
+
+
+def _explained(answer: str) -> str:
+    """LiveBench's answer, {"Explanation": ..., "Rating": ...}, as text; any other as it is."""
+    found = EXPLAINED.search(answer)
+    try:
+        said = json.loads(found.group()) if found else {}
+    except json.JSONDecodeError:
+        return answer
+    return f"{said['Explanation']}\nRating: {said['Rating']}" if "Rating" in said else answer
 
 
 def read_lines(answer: str, labels: tuple[str, ...]) -> dict[str, float]:
@@ -102,13 +125,14 @@ def _marked(answer: str) -> tuple[str, str]:
 
 
 def _statements(told: str) -> tuple[Choice, int, int] | None:
+    marked = EXPLICIT.search(told) is not None  # what stands in brackets is the verdict, and the rest its reasons
     found = [
         (Choice.FIRST if match.group(1).lower() in FIRST else Choice.SECOND, *_sentence(told, match))
-        for pattern in PATTERNS
+        for pattern in ([EXPLICIT] if marked else PATTERNS)
         for match in pattern.finditer(told)
         if not _negated(told, match)
     ]
-    found += [(Choice.TIE, *_sentence(told, match)) for match in TIES.finditer(told)]
+    found += [(Choice.TIE, *_sentence(told, match)) for match in TIES.finditer(told) if not marked]
     if not found or len({choice for choice, *_ in found}) > 1:
         return None
     return min(found, key=lambda each: each[1])

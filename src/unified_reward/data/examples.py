@@ -16,12 +16,15 @@ Row = Mapping[str, Any]
 
 
 class RowError(Exception):
-    """Why a row is no example. reason: the same for all rows of its kind, to count by. detail: what this row holds."""
+    """Why a row is no example. reason: the same for all rows of its kind, to count by. detail: what this row holds.
 
-    def __init__(self, reason: str, detail: object = "") -> None:
+    foreign: the published set is known to hold rows of this kind beside those that are read, so it is no fault of the file.
+    """
+
+    def __init__(self, reason: str, detail: object = "", *, foreign: bool = False) -> None:
         text = " ".join(str(detail).split())[:160]
         super().__init__(f"{reason} ({text})" if text else reason)
-        self.reason, self.detail = reason, text
+        self.reason, self.detail, self.foreign = reason, text, foreign
 
 
 @dataclass(frozen=True)

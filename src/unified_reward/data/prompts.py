@@ -29,10 +29,20 @@ POINTS = (
     re.compile(r"\[Question\]\s*(.*?)\s*\[(?:Assistant|Response|Answer)\]\s*(.*?)\s*\[End of (?:Assistant|Response|Answer)\]",
                re.S),
     re.compile(r"Question:\s*(.*?)\s*\n\s*(?:Response|Answer):\s*(.*)\Z", re.S),
+    # MMHal-Bench, LiveBench and MM-Vet, as lmms-eval asks; the reference answer between is left out
+    re.compile(r"### Question\s*(.*?)\s*### Standard Human-Generated Answer.*?### LMM Response to Evaluate\s*(.*)\Z", re.S),
+    re.compile(r"\[Question\]\s*(.*?)\s*\[Assistant Response\]\s*(.*?)\s*\[Ground Truth Response\]", re.S),
+    re.compile(r"\|\s*Correctness\s*\n.*\|\s*[01]\.\d\s*\n\s*(.*?)\s*\|.*?\|\s*(.*?)\s*\|?\s*\Z", re.S),
 )  # fmt: skip
 CAPTIONING = re.compile(r"Text Caption:\s*(.*?)\s*\n\s*From 0 to 100", re.S)
 DESCRIBE = "Describe this image in detail."
 RANGE = re.compile(r"\b(?:from|between|scale of|range of)\s+(\d+)\s*(?:to|and|-|–)\s*(\d+)\b", re.I)
+OPTIONS = re.compile(r"^\s*-\s*Rating:\s*(\d+)", re.M)
+STATED = (
+    re.compile(r"from (\d+) to (\d+)[^.\n]{0,60}'?Final Score"),
+    re.compile(r"rating should be (\d+)\s*-\s*(\d+)", re.I),
+    re.compile(r"(\d+\.\d+) \(totally wrong\).*?(\d+\.\d+) \(totally right\)", re.S),
+)
 CLIP = re.compile(r"\bvideos?\b", re.I)
 TWO = re.compile(r"\btwo (?:generated )?(?:images|videos)\b|\b(?:image|video) 2\b|\btwo videos\b", re.I)
 
@@ -91,8 +101,11 @@ def _generation(words: str) -> _Found | None:
 
 
 def _range(around: str) -> tuple[float, float] | None:
+    """Of the sentence that states it, else of the rating options, else the only "from A to B" in the prompt."""
+    stated = next((match for pattern in STATED if (match := pattern.search(around))), None)
+    if stated:
+        return float(stated.group(1)), float(stated.group(2))
+    if options := [float(option) for option in OPTIONS.findall(around)]:
+        return min(options), max(options)
     found = {(float(low), float(high)) for low, high in RANGE.findall(around)}
-    final = re.search(r"from (\d+) to (\d+)[^.\n]{0,60}'?Final Score", around)
-    if final:
-        return float(final.group(1)), float(final.group(2))
     return found.pop() if len(found) == 1 else None

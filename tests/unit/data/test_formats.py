@@ -156,11 +156,63 @@ def test_videofeedback_gives_one_example_a_respect(columns: bool) -> None:
     assert found[3].record(["d"], name="n", source="s").prompt == "a cat Judge the text-to-video alignment."
 
 
+MMHAL = (
+    "<image>\nJudge the response.\n### Example 1:\n- Question: How many?\n- LMM Response to Evaluate: One.\n"
+    "- Rating: 6, very informative, no hallucination\n- Rating: 0, not informative, with hallucination\n\n"
+    "### Image Contents\nCat\n\n### Question\nWhat is it, from 1 to 3?\n\n### Standard Human-Generated Answer\nA cat.\n\n"
+    "### LMM Response to Evaluate\nA dog.\n"
+)
+MM_VET = (
+    "<image>\nThe correctness score is 0.0 (totally wrong), 0.1, or 1.0 (totally right).\n"
+    "Question | Ground truth | Prediction | Correctness\n--- | --- | --- | ---\nWhat is x? | -1 | x = 3 | 0.0\n"
+    "What is x? | -1 | x = -1 | 1.0\n\nWhat is it? | A cat. | A dog. |"
+)
+LIVE = (
+    "[Question]\n\nWhat is it?\n\n[Assistant Response]\n\nA dog.\n\n[Ground Truth Response]\n\nA cat.\n\n[System]\n\n"
+    "The rating should be 0-10, where 0 is incorrect and 10 is correct.\n\nNaming it gives from 3 to 5 points."
+)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "score", "high", "rationale"),
+    [
+        (MMHAL, "It is no dog at all.\n\n**Rating: 2**, very informative, with hallucination", 2, 6, "It is no dog at all."),
+        (MM_VET, "0.5", 0.5, 1, ""),
+        (LIVE, '{"Explanation": "It is a cat.", "Rating": "7"}', 7, 10, "It is a cat."),
+        (LIVE, '```json\n{\n "Explanation": "It is a cat.",\n "Rating": 7\n}\n```', 7, 10, "It is a cat."),
+    ],
+)  # fmt: skip
+def test_pointwise_prompts_of_llava_critic(prompt: str, answer: str, score: float, high: float, rationale: str) -> None:
+    (example,) = read("llava-critic", conversations=talk(prompt, answer))
+    assert (example.task, list(example.answers)) == (Task.IMAGE_UNDERSTANDING_POINT, ["A dog."])
+    assert example.prompt.startswith("What is it")
+    assert (example.score, example.score_min, example.score_max, example.rationale) == (score, 0.0, high, rationale)
+
+
+def test_what_llava_critic_also_holds_is_no_sign_of_a_wrong_file() -> None:
+    for human, answer, foreign in (
+        ("Which option is right? A, B or C.", "B", True),
+        ("Question: [What?]\nResponse: [A cat.]", "Final Score: 85", True),
+        (IU_PAIR, "Both have merit.", False),
+    ):
+        with pytest.raises(RowError) as caught:
+            read("llava-critic", conversations=talk(human, answer))
+        assert caught.value.foreign is foreign
+
+
+def test_a_verdict_in_brackets_stands_above_remarks() -> None:
+    said = "The better response: [first]. It is short. In the colours the second response is better, and Response 2 is better."
+    (example,) = read("llava-critic", conversations=talk(IU_PAIR, said))
+    assert example.choice is Choice.FIRST
+
+
 def test_sharegptvideo_gives_a_pair_and_two_scores() -> None:
     pair, first, second = read("sharegptvideo")
     assert (pair.task, pair.prompt) == (Task.VIDEO_UNDERSTANDING_PAIR, "What runs?")
     assert [(e.answers[0], e.score) for e in (first, second)] == [("A cat.", 5.0), ("A dog.", 2.0)]
     assert len(read("sharegptvideo", chosen_score=..., rejected_score=...)) == 1
+    turn = {"from": "human", "value": "<video>\nWhat runs?"}
+    assert read("sharegptvideo", prompt=turn, chosen={"from": "gpt", "value": "A cat."})[0] == pair
 
 
 def test_re_packs_in_all_their_shapes() -> None:

@@ -11,6 +11,8 @@ from unified_reward.data.frames import pack_frames
 from unified_reward.data.prompts import Asked, read_prompt
 from unified_reward.records import Modality, Mode, Subject, Task
 
+UNKNOWN_PROMPT = "the words of the prompt are not known"
+NO_RANGE = "the prompt does not say the range of its scores"
 HUMAN, MODEL = ("human", "user"), ("gpt", "assistant", "model")
 
 
@@ -32,7 +34,7 @@ def judged(human: str, answer: str, media: Sequence[Medium], *, id: str = "") ->
     """The example of one judge prompt and its answer. media: as published, in order. Raises RowError."""
     asked = read_prompt(human)
     if asked is None:
-        raise RowError("the words of the prompt are not known", human)
+        raise RowError(UNKNOWN_PROMPT, human)
     items = _items(asked.task, media)
     task = asked.task
     if task.modality is Modality.IMAGE and any(isinstance(item, Frames) for item in items):
@@ -73,7 +75,7 @@ def _scored(asked: Asked, task: Task, answer: str, items: Sequence[Medium], id: 
     if score is None:
         raise RowError("the answer holds no score, or two", answer)
     if asked.range is None:
-        raise RowError("the prompt does not say the range of its scores", asked.prompt)
+        raise RowError(NO_RANGE, asked.prompt)
     low, high = asked.range
     if not low <= score.value <= high:
         raise RowError("the score is outside its range", f"{score.value:g} of {low:g} to {high:g}")

@@ -1,7 +1,7 @@
 """ShareGPTVideo (LLaVA-Hound, sft_dpo_17k.jsonl): two answers about a video, with a language model's scores of them.
 
-Rows: id, video (a folder of frames), prompt, chosen, rejected, chosen_score, rejected_score (1 to 5). A row is a pair and,
-where scores are given, two pointwise examples.
+Rows: id, video (a folder of frames, or a file named without its ending), prompt, chosen, rejected, chosen_score,
+rejected_score (1 to 5). A row is a pair and, where scores are given, two pointwise examples.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LOW, HIGH = 1.0, 5.0
 
 
 def read(row: Row) -> list[Example]:
-    question = MEDIA.sub("", text(row, "prompt")).strip()
+    question = MEDIA.sub("", _said(row, "prompt")).strip()
     if not question:
         raise RowError("no prompt")
     media, id = [File(text(row, "video"))], str(row.get("id") or "")
@@ -45,7 +45,7 @@ def _score(row: Row, key: str) -> float:
 
 
 def _matches(row: Row) -> bool:
-    return all(isinstance(row.get(key), str) for key in ("video", "prompt")) and "chosen" in row and "rejected" in row
+    return isinstance(row.get("video"), str) and all(key in row for key in ("prompt", "chosen", "rejected"))
 
 
 FORMAT = Format(
