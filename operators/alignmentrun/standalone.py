@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from operators.alignmentrun.observe import observe
 from unified_reward import names
-from unified_reward.launch.causes import Cause
+from unified_reward.launch.causes import Cause, read_counts, written_counts
 from unified_reward.launch.job_status import CANCELLED_AT, RETRIES, annotation, attempt_of, queue_of
 from unified_reward.launch.pods import Resource, conditions, name
 from unified_reward.launch.pytorchjob import (
@@ -34,7 +34,6 @@ FAILURES = f"{PREFIX}/failures"  # of the attempts before, by cause, written as 
 SUPERSEDED_BY = f"{PREFIX}/superseded-by"  # the attempt that took this one's place
 GATHERED = f"{PREFIX}/gathered"  # of several pods, when the last was made of those that then all ran
 LOST = f"{PREFIX}/lost"  # a pod of it was lost while the others needed it; it was suspended for that
-WORDS = {"preempted": Cause.PREEMPTED, "memory": Cause.MEMORY, "crashed": Cause.CRASHED}
 BACKOFF_SECONDS = 5.0
 
 
@@ -44,7 +43,7 @@ class NextStep:
     gone: jobs to delete."""
 
     retry: tuple[Resource, Resource, int] | None = None
-    failures: Mapping[str, int] | None = None
+    failures: Mapping[Cause, int] | None = None
     note: tuple[tuple[str, Manifest], ...] = ()
     gone: tuple[str, ...] = ()
     said: str = ""
@@ -79,7 +78,7 @@ def next_step(jobs: Sequence[Resource], pods: Mapping[str, Sequence[Resource]], 
         cause, message = failure.cause, failure.message
     if seen.live:
         return NextStep(next_look=seen.settles)
-    known = _counts(annotation(latest, FAILURES))
+    known = read_counts(annotation(latest, FAILURES))
     known[cause] = known.get(cause, 0) + 1
     failures = tuple(each for each, count in known.items() for _ in range(count))
     view = View(name(latest), frozenset(), 1, State.WAITING, failures=failures, last_ended=_ended(latest))
@@ -89,12 +88,11 @@ def next_step(jobs: Sequence[Resource], pods: Mapping[str, Sequence[Resource]], 
         return NextStep()
     if any(action.kind is ActionKind.LAUNCH for action in decision.actions):
         said = f"attempt {view.attempt} after {cause.value}: {message}"[:950]
-        counts = {word: known[each] for word, each in WORDS.items() if each in known}
-        return NextStep((first, latest, view.attempt), counts, said=said)
+        return NextStep((first, latest, view.attempt), known, said=said)
     return NextStep(next_look=decision.next_look)
 
 
-def further_attempt(first: Resource, latest: Resource, attempt: int, failures: Mapping[str, int]) -> Manifest:
+def further_attempt(first: Resource, latest: Resource, attempt: int, failures: Mapping[Cause, int]) -> Manifest:
     """The manifest of a later attempt. latest: in full; the first has no TTL of its own any more when it has a successor."""
     old = name(first)
     new = f"{old}-a{attempt}"
@@ -104,7 +102,7 @@ def further_attempt(first: Resource, latest: Resource, attempt: int, failures: M
     labels.setdefault(APP, old)
     kept = {RETRIES: annotation(first, RETRIES)}
     if failures:
-        kept[FAILURES] = ",".join(f"{word}={count}" for word, count in failures.items())
+        kept[FAILURES] = written_counts(failures)
     spec = copy.deepcopy(dict(latest["spec"]))
     spec.setdefault("runPolicy", {})["suspend"] = QUEUE_LABEL in labels
     if "elasticPolicy" in spec:
@@ -133,16 +131,11 @@ def _limits(first: Resource) -> Limits | None:
     """None where nobody asked for retries, or what is written there cannot be read."""
     text = annotation(first, RETRIES)
     try:
-        counts = _counts(text)
+        counts = read_counts(text)
     except (ValueError, KeyError):
         return None
     retries = {cause: counts.get(cause, 0) for cause in Cause}
     return Limits(1, retries, BACKOFF_SECONDS) if text else None
-
-
-def _counts(text: str) -> dict[Cause, int]:
-    pairs = (piece.partition("=") for piece in filter(None, text.split(",")))
-    return {WORDS[word.strip()]: int(count) for word, _, count in pairs}
 
 
 def _numbered(view: View, attempt: int) -> View:

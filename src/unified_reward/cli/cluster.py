@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -20,22 +19,23 @@ from unified_reward.cli.console import command, console, output, print_json, say
 from unified_reward.cli.running import EXIT_CANCELLED
 from unified_reward.cli.tables import show_summary
 from unified_reward.cli.view import stage_table, watching
-from unified_reward.config import AlignmentRun, ClusterDefaults, load_document, read_defaults
+from unified_reward.config import AlignmentRun, load_document
 from unified_reward.config.graph import build_graph
 from unified_reward.errors import EXIT_USER_ERROR, UserError
 from unified_reward.launch import kube
 from unified_reward.launch.causes import Cause
+from unified_reward.launch.installation import offered_by
 from unified_reward.launch.job_logs import ReplicaLog, archived_replicas
 from unified_reward.launch.job_status import worker
-from unified_reward.launch.kube import DroppedError, Kube, Resource, core_path, jobs_path, runs_path
+from unified_reward.launch.kube import DroppedError, Kube, Resource, jobs_path, runs_path
 from unified_reward.launch.pytorchjob import defaults_for, job_name
+from unified_reward.launch.times import epoch_seconds, rfc3339
 from unified_reward.launch.tunnel import cluster_store
 from unified_reward.pipeline.decide import RunState, State
 from unified_reward.pipeline.resource import RETRY_AT, Phase, ResourceStatus, StageRecord
 from unified_reward.pipeline.status import RunStatus, StageStatus
 from unified_reward.pipeline.summary import summarise
 
-CONFIGMAP = "ur-cluster"
 CANCEL_SECONDS = 120.0
 POLL_SECONDS = 1.0
 STATES = {Phase.PENDING: RunState.RUNNING, Phase.RUNNING: RunState.RUNNING, Phase.SUSPENDED: RunState.SUSPENDED,
@@ -54,7 +54,7 @@ def run(file: Path, overrides: Sequence[str], namespace: str, *, as_json: bool) 
                         fix=f"kubectl -n {cluster.namespace} delete arun {name}; its results stay and are used again.")  # fmt: skip
     applied = cluster.apply(path, written(document))
     if before is not None and status_of(before).phase is Phase.FAILED:
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        now = rfc3339(time.time())
         applied = cluster.merge(path, {"metadata": {"annotations": {RETRY_AT: now}}}) or applied
     say(f"{cluster.namespace}/{name} is on the cluster. Ctrl-C leaves it running.")
     try:
@@ -153,15 +153,15 @@ def as_run_status(resource: Resource) -> RunStatus:
         told = record.progress.text if record.progress else ""
         stages[node] = StageStatus(
             stage=spec.stage.value, policy=spec.policy.name if spec.policy else "", state=record.state, reused=record.reused,
-            key=record.key, attempt=record.attempt, started=_seconds(record.started or record.launched),
-            ended=_seconds(record.ended), seconds=record.seconds, why=_why(record) or _waits(record),
+            key=record.key, attempt=record.attempt, started=epoch_seconds(record.started or record.launched),
+            ended=epoch_seconds(record.ended), seconds=record.seconds, why=_why(record) or _waits(record),
             error=record.message or (record.last_failure.message if record.last_failure else ""),
             failures=[Cause(cause) for cause, count in record.failures.items() for _ in range(count)],
             needs=list(spec.needs), progress=told,
         )  # fmt: skip
     return RunStatus(
         name=document.metadata.name, state=STATES[found.phase], store=document.spec.store, stages=stages,
-        started=_seconds(found.started), ended=_seconds(found.ended), message=found.message,
+        started=epoch_seconds(found.started), ended=epoch_seconds(found.ended), message=found.message,
         parent_run_id=found.tracking.run_id if found.tracking else "",
         report="", again=["run", "FILE", "--on", "cluster"], document=document.document(),
     )  # fmt: skip
@@ -233,7 +233,7 @@ def _say_where_mlflow_is(cluster: Kube, found: ResourceStatus) -> None:
 
 def _summary(cluster: Kube, resource: Resource) -> dict[str, Any]:
     """As `summarise` gives it; what was measured is read from the store."""
-    offered = _defaults(cluster)
+    offered = offered_by(cluster, cluster.namespace)
     run_status = as_run_status(resource)
     defaults = defaults_for(offered, store=run_status.store, tracking_uri="")
     run_status.store = defaults.store
@@ -241,11 +241,6 @@ def _summary(cluster: Kube, resource: Resource) -> dict[str, Any]:
         run_status.cost.wall_seconds = (run_status.ended or time.time()) - run_status.started
     with cluster_store(cluster, cluster.namespace, defaults):
         return summarise(run_status)
-
-
-def _defaults(cluster: Kube) -> ClusterDefaults:
-    found = cluster.get(core_path(cluster.namespace, "configmaps", CONFIGMAP))
-    return read_defaults((found.get("data") or {}).get("cluster.yaml", "")) if found else ClusterDefaults()
 
 
 def _all_runs(cluster: Kube, *, as_json: bool) -> int:
@@ -338,7 +333,7 @@ def _read(log: ReplicaLog, node: str, replica: int, alone: bool, lines: queue.Qu
 
 def _replica_logs(cluster: Kube, resource: Resource, job: str, *, follow: bool) -> list[tuple[int, ReplicaLog]]:
     """One for each node of a job; of a job that is gone, as many as the archive has."""
-    offered = _defaults(cluster)
+    offered = offered_by(cluster, cluster.namespace)
     defaults = defaults_for(offered, store=_document(resource).spec.store, tracking_uri="")
 
     def open_store() -> Any:
@@ -385,10 +380,6 @@ def _waits(record: StageRecord) -> str:
 def _because(found: ResourceStatus) -> str:
     said = ": ".join(filter(None, (found.reason, found.message)))
     return f" ({said})" if said else ""
-
-
-def _seconds(text: str) -> float:
-    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() if text else 0.0
 
 
 def _command(cluster: Kube, *words: str) -> str:

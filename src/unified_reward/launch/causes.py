@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 from unified_reward.errors import EXIT_USER_ERROR
@@ -27,3 +28,17 @@ def cause_of(exit_code: int | None, *, stopped_by_us: bool = False) -> Cause:
     if exit_code == EXIT_KILLED:
         return Cause.MEMORY
     return Cause.CRASHED
+
+
+RETRIED = {"preempted": Cause.PREEMPTED, "memory": Cause.MEMORY, "crashed": Cause.CRASHED}  # as a person names them
+
+
+def written_counts(counts: Mapping[Cause, int]) -> str:
+    """As an annotation of a job has them: `preempted=20,memory=1,crashed=0`."""
+    return ",".join(f"{word}={counts[cause]}" for word, cause in RETRIED.items() if cause in counts)
+
+
+def read_counts(text: str) -> dict[Cause, int]:
+    """What `written_counts` wrote. Raises ValueError and KeyError."""
+    pairs = (piece.partition("=") for piece in filter(None, text.split(",")))
+    return {RETRIED[word.strip()]: int(count) for word, _, count in pairs}

@@ -30,6 +30,13 @@ class Workspace:
     files: int
 
 
+def asked_workspace(asked: str) -> Workspace | None:
+    """asked: "true" for the current directory, a path, or nothing."""
+    if asked.lower() in ("", "false", "none"):
+        return None
+    return pack(Path.cwd() if asked.lower() == "true" else Path(asked).expanduser())
+
+
 def pack(directory: Path) -> Workspace:
     """Raises UserError when there is nothing to pack or more than 64 MiB of it, packed or not packed eightfold."""
     if not directory.is_dir():

@@ -16,7 +16,10 @@ from torchx.specs import AppDef, Resource, Role
 from unified_reward.errors import UserError
 from unified_reward.launch import components
 from unified_reward.launch.job_status import RETRIES
-from unified_reward.launch.scheduler import Options, PyTorchJobScheduler, Request, _merged, create_scheduler
+from unified_reward.launch.manifest import manifest_text, merged
+from unified_reward.launch.scheduler import PyTorchJobScheduler, create_scheduler
+from unified_reward.launch.scheduler_options import Options
+from unified_reward.launch.submission import Request
 
 STAGES = ("import_data", "reward_train", "reward_eval", "generate", "score", "dpo_train", "policy_eval")
 
@@ -66,7 +69,7 @@ def test_kubeflows_models_take_every_stage_and_lose_nothing_of_it(stage: str, sh
 
 def test_the_same_values_reach_kubectl_as_were_meant() -> None:
     """kubectl reads YAML 1.1 as Go does: y is true, and 1e3 a number."""
-    text = str(Request({"a": "y", "b": "1e3", "c": "0o7", "d": "no", "e": "x1", "f": 3, "g": "12:30"}, "", None))  # type: ignore[arg-type]
+    text = manifest_text({"a": "y", "b": "1e3", "c": "0o7", "d": "no", "e": "x1", "f": 3, "g": "12:30"})
     assert re.findall(r"^(\w): (.*)$", text, re.M) == [
         ("a", "'y'"), ("b", "'1e3'"), ("c", "'0o7'"), ("d", "'no'"), ("e", "x1"), ("f", "3"), ("g", "'12:30'"),
     ]  # fmt: skip
@@ -165,6 +168,6 @@ def test_a_job_of_two_roles_is_refused() -> None:
 def test_an_overlay_changes_named_things_and_removes_what_is_null() -> None:
     below = {"env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}], "words": [1, 2], "gone": {"x": 1}}
     above = {"env": [{"name": "B", "value": "3"}, {"name": "C"}], "words": [3], "gone": None, "new": 1}
-    assert _merged(below, above) == {
+    assert merged(below, above) == {
         "env": [{"name": "A", "value": "1"}, {"name": "B", "value": "3"}, {"name": "C"}], "words": [3], "new": 1,
     }  # fmt: skip

@@ -1,0 +1,68 @@
+"""What the cluster has of an app: the job that was submitted, its later attempts, their pods, and what they wait for."""
+
+from __future__ import annotations
+
+from torchx.specs import AppState
+
+from unified_reward.launch.job_status import JobState, attempt_of, is_suspended, job_state, queue_of
+from unified_reward.launch.kube import Kube, core_path, jobs_path, workloads_path
+from unified_reward.launch.pods import Resource, name
+from unified_reward.launch.pytorchjob import APP, JOB_LABEL, MANAGED_BY, MANAGER
+
+OURS = f"{MANAGED_BY}={MANAGER}"
+
+
+def all_apps(cluster: Kube) -> list[tuple[Resource, list[Resource]]]:
+    """Of the namespace, the newest first: the latest attempt of each app, and its pods."""
+    pods_of: dict[str, list[Resource]] = {}
+    for pod in cluster.objects(core_path(cluster.namespace, "pods"), labels=OURS):
+        pods_of.setdefault(pod["metadata"]["labels"].get(JOB_LABEL, ""), []).append(pod)
+    jobs = sorted(cluster.objects(jobs_path(cluster.namespace), labels=OURS), key=attempt_of)
+    latest_of = {app_of(job): job for job in jobs}
+    newest = sorted(latest_of.values(), key=lambda job: str(job["metadata"]["creationTimestamp"]), reverse=True)
+    return [(job, pods_of.get(name(job), [])) for job in newest]
+
+
+def app_of(job: Resource) -> str:
+    return str((job["metadata"].get("labels") or {}).get(APP) or name(job))
+
+
+def attempts(cluster: Kube, namespace: str, app: str) -> list[Resource]:
+    """All jobs of an app, the first attempt first; also a job that somebody else submitted, by its name."""
+    jobs = cluster.objects(jobs_path(namespace), labels=f"{APP}={app},{OURS}")
+    if not jobs:
+        found = cluster.get(jobs_path(namespace, app))
+        jobs = [found] if found else []
+    return sorted(jobs, key=attempt_of)
+
+
+def latest(cluster: Kube, namespace: str, app: str) -> Resource | None:
+    jobs = attempts(cluster, namespace, app)
+    return jobs[-1] if jobs else None
+
+
+def state_of(cluster: Kube, job: Resource) -> JobState:
+    """With pods, and with events and Kueue's view only when something waits."""
+    namespace = job["metadata"]["namespace"]
+    pods = cluster.objects(core_path(namespace, "pods"), labels=f"{JOB_LABEL}={name(job)}")
+    state = job_state(job, pods)
+    if state.state is not AppState.PENDING:
+        return state
+    if is_suspended(job):
+        return job_state(job, pods, (), workload_of(cluster, job))
+    blocked = [name(job), *(name(pod) for pod in pods[:1])]
+    events = [
+        event for one in blocked
+        for event in cluster.objects(core_path(namespace, "events"), fields=f"involvedObject.name={one},type=Warning")
+    ]  # fmt: skip
+    return job_state(job, pods, events)
+
+
+def workload_of(cluster: Kube, job: Resource) -> Resource | None:
+    """Kueue's Workload of a job; None where there is no Kueue or it does not manage the job."""
+    if not queue_of(job):
+        return None
+    found = cluster.objects(
+        workloads_path(job["metadata"]["namespace"]), labels=f"kueue.x-k8s.io/job-uid={job['metadata']['uid']}"
+    )
+    return found[0] if found else None
