@@ -27,12 +27,16 @@ MEND = "Mend them, set import.mediaRoot to where media lie, or raise import.maxR
 
 @dataclass(frozen=True)
 class Reject:
-    """What was left out. row: number in its file (lines of text files), or what a group of rows has in common."""
+    """What was left out. row: number in its file (lines of text files), or what a group of rows has in common.
+
+    foreign: of a kind that the published set is known to hold beside what is read; max_rejects does not count it.
+    """
 
     file: str
     row: str
     reason: str
     detail: str = ""
+    foreign: bool = False
 
 
 @dataclass
@@ -151,7 +155,7 @@ def _examples(
                 raise row
             examples = read(row)
         except RowError as error:
-            _reject(found, count, str(number), error.reason, error.detail)
+            _reject(found, count, str(number), error.reason, error.detail, foreign=error.foreign)
             continue
         together += examples if form.combine else ()
         yield from (
@@ -178,9 +182,11 @@ def _told(source: Source) -> Format:
     return form
 
 
-def _reject(found: Imported, count: SourceCount, row: str, reason: str, detail: str = "") -> None:
+def _reject(
+    found: Imported, count: SourceCount, row: str, reason: str, detail: str = "", *, foreign: bool = False
+) -> None:
     count.rejects += 1
-    found.rejects.append(Reject(count.file, row, reason, detail))
+    found.rejects.append(Reject(count.file, row, reason, detail, foreign))
 
 
 def _content(record: JudgeRecord) -> tuple[object, ...]:
@@ -189,7 +195,9 @@ def _content(record: JudgeRecord) -> tuple[object, ...]:
 
 
 def _check(found: Imported, config: ImportConfig) -> None:
-    unread, total = found.rejects, len(found.records) + len(found.rejects)
+    kept, rejects = len(found.records), found.rejects
+    counted = [reject for reject in rejects if not reject.foreign]
+    unread, total = (counted, kept + len(counted)) if kept else (rejects, len(rejects))
     share = 1.0 if config.allow_missing else config.max_rejects
     empty = {s.file for s in found.sources if s.rejects and not s.records + s.repeats} if share < 1 else set[str]()
     if found.records and not empty and len(unread) <= share * total:
@@ -198,7 +206,7 @@ def _check(found: Imported, config: ImportConfig) -> None:
         raise UserError(field="import.paths", value=", ".join(config.paths), why="there is no row in them",
                         fix="Check the files, and the strategy after @.")  # fmt: skip
     if found.records and empty:  # a whole file that cannot be read is a mistake in naming it, however small its share
-        unread = [reject for reject in unread if reject.file in empty]
+        unread = [reject for reject in rejects if reject.file in empty]
         total = len(unread)
     reason, often = Counter(reject.reason for reject in unread).most_common(1)[0]
     first = next(reject for reject in unread if reject.reason == reason)

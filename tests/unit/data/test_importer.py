@@ -112,6 +112,28 @@ def test_allow_missing_lets_any_number_go(tmp_path: Path) -> None:
     assert len(imported(file, allow_missing=True).records) == 2
 
 
+def critic(human: str, answer: str, image: str = "0a.png") -> dict[str, Any]:
+    talk = [{"from": "human", "value": human}, {"from": "gpt", "value": answer}]
+    return {"source": "x", "image": image, "conversations": talk}
+
+
+def test_rows_that_a_published_set_is_known_to_hold_do_not_count_against_it(tmp_path: Path) -> None:
+    """Most rows of LLaVA-Critic's pointwise part ask in no way that is read: counted and listed, and the import goes on."""
+    pairs(tmp_path, 1)
+    asked = "Question: [What is it {}?]\nResponse 1: [A cat.]\nResponse 2: [A dog.]"
+    others = [critic(f"Which of the options is right? {i}", "B") for i in range(9)]
+    good = [critic(asked.format(name), "The better response: [1].", f"0{name}.png") for name in "ab"]
+    found = imported(write(tmp_path / "critic.jsonl", [*others, *good]))
+    assert (len(found.records), len(found.rejects), found.sources[0].rejects) == (2, 9, 9)
+    spoilt = [critic(asked.format("c"), "Neither, or both.")] * 3
+    with pytest.raises(
+        UserError, match="3 of 5 records could not be read; 3 of them because the answer says no verdict"
+    ):
+        imported(write(tmp_path / "spoilt.jsonl", [*others, *good, *spoilt]))
+    with pytest.raises(UserError, match="9 of 9 records could not be read; 9 of them because the words of the prompt"):
+        imported(write(tmp_path / "none.jsonl", others))
+
+
 def test_a_file_of_which_nothing_can_be_read_is_an_error_however_small_its_share(tmp_path: Path) -> None:
     files = [write(tmp_path / "good.jsonl", pairs(tmp_path, 9)), str(tmp_path / "bad.jsonl")]
     write(
