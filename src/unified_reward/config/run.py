@@ -13,6 +13,7 @@ from unified_reward.config.model import Model, fault
 from unified_reward.config.stages import (
     DpoTrainConfig,
     GenerateConfig,
+    Grader,
     ImportConfig,
     PairWay,
     PolicyEvalConfig,
@@ -28,6 +29,10 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9-]{0,38}[a-z0-9]
 class PolicyKind(StrEnum):
     VLM = "vlm"
     DIFFUSION = "diffusion"
+
+
+SHAPES = "shapes"
+PROMPT_FIELDS = {PolicyKind.VLM: "vlm_prompts", PolicyKind.DIFFUSION: "image_prompts"}
 
 
 class TrackingSpec(Model):
@@ -84,6 +89,22 @@ class RunSpec(Model):
             raise fault("policies", twice[0], "two entries have this name", "Give each policy a name of its own.")
         return self
 
+    @model_validator(mode="after")
+    def _check_prompts(self) -> Self:
+        """Every policy is asked something, and nothing counts on a truth that its prompts do not tell."""
+        for place, policy in enumerate(self.policies):
+            field = PROMPT_FIELDS[policy.kind]
+            if self.import_.source != SHAPES and not getattr(self.import_, field):
+                why = f"policy {policy.name} ({policy.kind}) would be asked nothing: source is {self.import_.source}"
+                raise fault(f"import.{field}", "[]", why, "Name files of prompts (docs/data.md), or remove the policy.")
+            if not self.truth_known(policy.kind):
+                _check_truth(f"policies.{place}", policy)
+        return self
+
+    def truth_known(self, kind: PolicyKind) -> bool:
+        """Whether facts are known that an answer to this kind's prompts must hold: only the shapes world tells them."""
+        return not getattr(self.import_, PROMPT_FIELDS[kind])
+
     def expanded_policies(self) -> list[PolicySpec]:
         """The policies with every sweep written out, one policy for each seed and way."""
         return [variant for policy in self.policies for variant in _variants(policy)]
@@ -107,6 +128,17 @@ class AlignmentRun(Model):
     def document(self) -> dict[str, Any]:
         """The run as it would be written in YAML."""
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=False)
+
+
+def _check_truth(path: str, policy: PolicySpec) -> None:
+    if policy.policy_eval.grader is Grader.TRUTH:
+        why = "prompts from files tell no facts to grade by"
+        raise fault(f"{path}.policy_eval.grader", Grader.TRUTH, why, "Use judge, or leave it out.")
+    if policy.dpo_train.validate_every:
+        why = "validation grades answers by known facts, and prompts from files tell none"
+        raise fault(
+            f"{path}.dpo_train.validate_every", policy.dpo_train.validate_every, why, "Use 0 (and select: last)."
+        )
 
 
 def _variants(policy: PolicySpec) -> list[PolicySpec]:

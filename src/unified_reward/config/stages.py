@@ -76,6 +76,14 @@ class PairWay(StrEnum):
     RANDOM = "random"
 
 
+class Grader(StrEnum):
+    """Who tells a policy's answers before alignment from those after it."""
+
+    AUTO = "auto"
+    TRUTH = "truth"
+    JUDGE = "judge"
+
+
 class StageConfig(Model):
     """What a stage takes of the machines it runs on. On one machine only `processes` counts."""
 
@@ -166,6 +174,18 @@ class ImportConfig(StageConfig):
         default_factory=list,
         description="files: tables, folders of them or train_data.yaml mixes, each as [FORMAT=]PATH[@random:10%]",
     )
+    vlm_prompts: list[str] = Field(
+        default_factory=list,
+        description="prompts of VLM policies: tables, folders of them or mixes, each as PATH[@random:10%]",
+    )
+    image_prompts: list[str] = Field(
+        default_factory=list,
+        description="captions of image policies: likewise, or text files with a caption a line",
+    )
+    folder: str = Field(
+        "",
+        description="files: directory or store:PREFIX that all relative paths start from; what it holds is part of the key",
+    )
     media_root: str = Field(".", description="files: directory that media paths start from, before a file's own")
     train_records: int = Field(8320, ge=0, description="shapes: judge records to learn from, over all eight tasks")
     eval_records: int = Field(300, ge=0, description="shapes: held-out judge records for each of the eight tasks")
@@ -177,11 +197,13 @@ class ImportConfig(StageConfig):
     max_megapixels: int = Field(64, ge=1, le=1000, description="files: refuse pictures and frames that are larger")
     max_megabytes: int = Field(512, ge=1, le=65536, description="files: refuse media files that are larger")
     max_seconds: float = Field(600.0, gt=0, description="files: refuse videos that are longer")
-    held_out: float = Field(0.25, gt=0, lt=1, description="files: share of records kept for evaluation")
-    max_rejects: float = Field(
-        0.5, ge=0, le=1, description="files: share of records that may be left out, counted and listed"
+    held_out: float = Field(
+        0.25, gt=0, lt=1, description="files: share of records, and of prompts, kept for evaluation"
     )
-    allow_missing: bool = Field(False, description="files: let any number of records be left out")
+    max_rejects: float = Field(
+        0.5, ge=0, le=1, description="files: share of records, or prompts, that may be left out, counted and listed"
+    )
+    allow_missing: bool = Field(False, description="files: let any number of records and prompts be left out")
     decoders: int = unkeyed(0, ge=0, le=256, description="files: media decoded side by side; 0 = one for each core")
 
 
@@ -256,13 +278,34 @@ class DpoTrainConfig(TrainLoopConfig):
 
 
 class PolicyEvalConfig(StageConfig):
-    """The policy before and after, against the known truth of held-out prompts."""
+    """The policy before and after on held-out prompts: against their known truth, or as a judge compares the two."""
 
+    grader: Grader = Field(
+        Grader.AUTO, description="truth (known facts), judge (its opinion), or auto: truth where it is known"
+    )
+    judge: str = Field(
+        "", description="judge that compares: empty = the one of this run, or builtin:NAME, a directory, store:PREFIX"
+    )
+    judge_template: str = Field(
+        "", description="template pack of that judge; empty = the one saved with it, else default"
+    )
     max_new_tokens: int = Field(24, ge=1, le=32768, description="VLM: longest answer in tokens (greedy)")
     sampler_steps: int = Field(12, ge=1, le=1000, description="diffusion: denoising steps")
     guidance: float = Field(1.0, ge=0, description="diffusion: classifier-free guidance; up to 1 = off")
     images_per_prompt: int = Field(40, ge=1, description="diffusion: images drawn for each held-out caption")
-    batch: int = unkeyed(256, ge=1, description="prompts answered at once")
+    batch: int = unkeyed(256, ge=1, description="prompts answered at once, and queries judged at once")
+
+    @model_validator(mode="after")
+    def _check_judge(self) -> Self:
+        for name in ("judge", "judge_template"):
+            if self.grader is Grader.TRUTH and getattr(self, name):
+                raise fault(
+                    name, getattr(self, name), "grader is truth, so no judge is asked", "Leave one of them out."
+                )
+        if self.judge_template and not self.judge:
+            why = "this run's judge speaks the words it was trained with"
+            raise fault("judge_template", self.judge_template, why, "Leave it out, or name another judge.")
+        return self
 
 
 STAGE_CONFIGS: dict[Stage, type[StageConfig]] = {

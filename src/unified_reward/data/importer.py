@@ -87,12 +87,14 @@ def import_sources(
 ) -> Imported:
     """Read every source of `config.paths`. keep: stores a medium's bytes. progress: is told the records read so far.
 
+    `config.folder` is a directory of this machine here ("" = the working directory).
     Raises UserError when a source cannot be read at all, or more than `config.max_rejects` of the rows cannot.
     """
-    sources = read_sources(config.paths, config.source, Path(config.media_root).expanduser())
+    folder = Path(config.folder)
+    sources = read_sources(config.paths, config.source, folder / Path(config.media_root).expanduser(), folder)
     loader = MediaLoader(limits_of(config), keep, cache=cache, workers=config.decoders)
     found, bare, seen = Imported(media=loader.known), list[JudgeRecord](), set[tuple[object, ...]]()
-    labels, ids = _labels([source.path for source in sources]), set[str]()
+    labels, ids = file_labels([source.path for source in sources]), set[str]()
     examples = (
         each for source, label in zip(sources, labels, strict=True) for each in _examples(source, label, seed, found)
     )
@@ -117,7 +119,7 @@ def import_sources(
         origin.count.records += 1
         if progress:
             progress(len(found.records))
-    _check(found, config)
+    check_rejects(found.sources, found.rejects, config, field="import.paths", paths=config.paths, what="records")
     found.records = _split(found.records, bare, config.held_out, seed)
     return found
 
@@ -129,7 +131,7 @@ def limits_of(config: ImportConfig) -> MediaLimits:
     )  # fmt: skip
 
 
-def _labels(paths: Sequence[Path]) -> list[str]:
+def file_labels(paths: Sequence[Path]) -> list[str]:
     """Each file's name, with as much of its folder as tells it from the others."""
     lengths = range(1, max((len(path.parts) for path in paths), default=1) + 1)
     tails = [["/".join(path.parts[-length:]) for path in paths] for length in lengths]
@@ -194,25 +196,32 @@ def _content(record: JudgeRecord) -> tuple[object, ...]:
     return record.task, record.prompt, tuple(record.media), tuple(record.answers), *label
 
 
-def _check(found: Imported, config: ImportConfig) -> None:
-    kept, rejects = len(found.records), found.rejects
+def check_rejects(
+    sources: Sequence[SourceCount], rejects: Sequence[Reject], config: ImportConfig, *, field: str, paths: Sequence[str],
+    what: str,
+) -> None:  # fmt: skip
+    """Raises UserError when nothing could be read, nothing of a whole file, or less than `config.max_rejects` asks for.
+
+    field: of the document, that names `paths`. what: they hold, in the plural.
+    """
+    kept, named = sum(source.records for source in sources), ", ".join(paths)
     counted = [reject for reject in rejects if not reject.foreign]
     unread, total = (counted, kept + len(counted)) if kept else (rejects, len(rejects))
     share = 1.0 if config.allow_missing else config.max_rejects
-    empty = {s.file for s in found.sources if s.rejects and not s.records + s.repeats} if share < 1 else set[str]()
-    if found.records and not empty and len(unread) <= share * total:
+    empty = {s.file for s in sources if s.rejects and not s.records + s.repeats} if share < 1 else set[str]()
+    if kept and not empty and len(unread) <= share * total:
         return
     if not unread:
-        raise UserError(field="import.paths", value=", ".join(config.paths), why="there is no row in them",
+        raise UserError(field=field, value=named, why="there is no row in them",
                         fix="Check the files, and the strategy after @.")  # fmt: skip
-    if found.records and empty:  # a whole file that cannot be read is a mistake in naming it, however small its share
+    if kept and empty:  # a whole file that cannot be read is a mistake in naming it, however small its share
         unread = [reject for reject in rejects if reject.file in empty]
         total = len(unread)
     reason, often = Counter(reject.reason for reject in unread).most_common(1)[0]
     first = next(reject for reject in unread if reject.reason == reason)
     example = f"{first.file}:{first.row}" + (f": {first.detail}" if first.detail else "")
-    raise UserError(field="import.paths", value=", ".join(config.paths),
-                    why=f"{len(unread)} of {total} records could not be read; {often} of them because {reason} ({example})",
+    raise UserError(field=field, value=named,
+                    why=f"{len(unread)} of {total} {what} could not be read; {often} of them because {reason} ({example})",
                     fix=MEND)  # fmt: skip
 
 

@@ -40,12 +40,15 @@ class Source:
     folders: tuple[Path, ...] = ()
 
 
-def read_sources(paths: Sequence[str], name: str, media_root: Path) -> list[Source]:
-    """The sources of `import.paths`. name: the format of those that name none, or `auto`. Raises UserError."""
+def read_sources(paths: Sequence[str], name: str, media_root: Path, folder: Path = Path()) -> list[Source]:
+    """The sources of `import.paths`. name: the format of those that name none, or `auto`. folder: where paths start.
+
+    Raises UserError.
+    """
     if not paths:
         raise UserError(field=FIELD, value=None, why=f"source is {name}", fix="Name files, folders or a mix to read.")
     default = None if name in (AUTO, "files") else format_named(name)
-    return [source for entry in paths for source in _entry(entry, default, media_root)]
+    return [source for entry in paths for source in _entry(entry, default, media_root, folder)]
 
 
 def chosen_rows(source: Source, seed: int) -> set[int] | None:
@@ -72,13 +75,13 @@ def _strategy(text: str, where: str) -> tuple[str | None, str, str]:
     return match[1], match[2] or "0", match[3] or ""
 
 
-def _entry(entry: str, default: Format | None, media_root: Path) -> list[Source]:
-    whole = Path(entry).expanduser()
+def _entry(entry: str, default: Format | None, media_root: Path, folder: Path) -> list[Source]:
+    whole = folder / Path(entry).expanduser()
     match = ENTRY.fullmatch(entry)
     if whole.exists() or match is None:
         name, path, strategy = None, whole, "all"
     else:
-        name, path, strategy = match["format"], Path(match["path"]).expanduser(), match["strategy"] or "all"
+        name, path, strategy = match["format"], folder / Path(match["path"]).expanduser(), match["strategy"] or "all"
     form = default if name in (None, AUTO) else format_named(str(name), FIELD)
     _strategy(strategy, path.name)
     if path.suffix.lower() in (".yaml", ".yml"):

@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 
-from unified_reward.records import JudgeRecord, Subject
+from unified_reward.records import JudgeRecord, Prompt, Subject
 
 GENERIC = 10  # a question asked about more media than this ("Describe this image in detail.") tells nothing of them
 
@@ -16,16 +16,12 @@ def leak_keys(records: Sequence[JudgeRecord]) -> list[tuple[Hashable, ...]]:
 
     Questions asked about more than GENERIC media do not count, or whole data sets of captions would hang together.
     """
-    asked: dict[str, set[str]] = defaultdict(set)
-    for record in records:
-        if record.task.subject is Subject.UNDERSTANDING:
-            asked[_plain(record.prompt)].update(record.media)
-    generic = {prompt for prompt, media in asked.items() if len(media) > GENERIC}
-    return [
-        tuple([("prompt", _plain(r.prompt))] if _plain(r.prompt) not in generic else [])
-        + tuple(("medium", digest) for digest in r.media)
-        for r in records
-    ]
+    return _keys([(record.task.subject, record.prompt, record.media) for record in records])
+
+
+def prompt_leak_keys(prompts: Sequence[Prompt]) -> list[tuple[Hashable, ...]]:
+    """`leak_keys` of what policies are asked."""
+    return _keys([(prompt.subject, prompt.text, prompt.media) for prompt in prompts])
 
 
 def held_out(
@@ -71,6 +67,20 @@ def _bound(groups: Sequence[int], named: Sequence[str]) -> dict[int, bool]:
 
 def _draw(seed: int, keys: Sequence[Hashable]) -> bytes:
     return hashlib.sha256(f"{seed}\0{sorted(map(str, keys))}".encode()).digest()
+
+
+def _keys(asked: Sequence[tuple[Subject, str, Sequence[str]]]) -> list[tuple[Hashable, ...]]:
+    """Of each (subject, prompt, media)."""
+    questions: dict[str, set[str]] = defaultdict(set)
+    for subject, prompt, media in asked:
+        if subject is Subject.UNDERSTANDING:
+            questions[_plain(prompt)].update(media)
+    generic = {prompt for prompt, media in questions.items() if len(media) > GENERIC}
+    return [
+        tuple([("prompt", _plain(prompt))] if _plain(prompt) not in generic else [])
+        + tuple(("medium", digest) for digest in media)
+        for _, prompt, media in asked
+    ]
 
 
 def _plain(prompt: str) -> str:

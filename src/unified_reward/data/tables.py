@@ -1,4 +1,5 @@
 """Rows of a file, one after the other, with their number: JSON lists, JSON lines, CSV, TSV, Parquet; the text ones also .gz.
+Of plain text (.txt) each line is a row that holds a prompt and nothing else.
 
 A line that is no row comes as a RowError in its place, to be counted. A file that cannot be read at all is a UserError.
 """
@@ -19,6 +20,7 @@ from unified_reward.data.examples import Row, RowError
 from unified_reward.errors import UserError
 
 KINDS = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
+TEXT = ".txt"  # read when it is named; not looked for in folders, where it is more often a licence
 BATCH_ROWS = 32  # rows of Parquet in memory at once: they may hold their pictures
 csv.field_size_limit(16 * 1024 * 1024)
 
@@ -39,13 +41,15 @@ def count_rows(path: Path) -> int:
 def read_rows(path: Path, wanted: set[int] | None = None) -> Iterator[NumberedRow]:
     """(number from 1 on, row) of each row, or of those in `wanted`. Raises UserError."""
     kind = _kind(path)
-    if kind not in KINDS:
-        raise UserError(field="import.paths", value=path, why=f"only {', '.join(KINDS)} are read (.gz too), and .yaml mixes",
+    if kind not in (*KINDS, TEXT):
+        known = ", ".join((*KINDS, TEXT))
+        raise UserError(field="import.paths", value=path, why=f"only {known} are read (.gz too), and .yaml mixes",
                         fix="Convert it to one of them.")  # fmt: skip
     if kind == ".parquet":
         yield from _parquet_rows(path, wanted)
         return
-    rows = {".json": _list_rows, ".jsonl": _line_rows, ".csv": _csv_rows, ".tsv": _csv_rows}[kind](path)
+    readers = {".json": _list_rows, ".jsonl": _line_rows, ".csv": _csv_rows, ".tsv": _csv_rows, TEXT: _prompt_rows}
+    rows = readers[kind](path)
     yield from (each for each in rows if wanted is None or each[0] in wanted)
 
 
@@ -97,6 +101,10 @@ def _lines(text: str) -> Iterator[NumberedRow]:
             yield number, RowError("the line is no JSON", error.msg)
             continue
         yield number, row if isinstance(row, Mapping) else RowError("the row is no object", type(row).__name__)
+
+
+def _prompt_rows(path: Path) -> Iterator[NumberedRow]:
+    yield from ((n, {"prompt": line.strip()}) for n, line in enumerate(_text(path).splitlines(), 1) if line.strip())
 
 
 def _csv_rows(path: Path) -> Iterator[NumberedRow]:

@@ -1,14 +1,19 @@
-"""A policy before and after alignment, against the known truth of held-out prompts."""
+"""A policy before and after alignment on held-out prompts: against their known truth, or in a judge's opinion."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from unified_reward.evaluation.statistics import Array, wilson_interval
+from unified_reward.evaluation.statistics import Array, bootstrap_interval, mean, wilson_interval
+from unified_reward.records import Choice
+
+WIN_RATE = "judge_win_rate"
+OPINION = "win rate by the judge"
+OWN_JUDGE = "the judge of this run"
 
 
 @dataclass(frozen=True)
@@ -18,6 +23,81 @@ class Graded:
     prompt_id: str
     right: bool
     facts: dict[str, bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What the judge said of an answer or image before (first) and its counterpart after (second).
+
+    p_before: P(before is better), both orders averaged. agree: each order alone says the same. score_before, score_after:
+    each scored alone, None where the judge's templates have no words for that.
+    """
+
+    prompt_id: str
+    choice: Choice
+    p_before: float
+    agree: bool
+    score_before: float | None = None
+    score_after: float | None = None
+
+    @property
+    def won(self) -> float:
+        """1 when the judge prefers what came after, 0 when what was before, 1/2 for a tie."""
+        return {Choice.SECOND: 1.0, Choice.FIRST: 0.0}.get(self.choice, 0.5)
+
+
+def opinion_metrics(compared: Sequence[Compared], *, resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
+    """How the judge compares before and after, as JSON values; every name says whose opinion it is.
+
+    judge_win_rate: share of comparisons that `after` wins, ties as half; 0.5 = no difference. Its interval is Wilson's 95 %
+    with one draw a prompt: several images of one caption are not independent, and no mean of shares varies more than that.
+    judge_score_*: means of the judge's scores; judge_score_gain_interval: 95 % bootstrap over prompts, paired.
+    judge_order_agreement: share of comparisons in which both orders, asked alone, say the same.
+    Raises ValueError without any comparison.
+    """
+    if not compared:
+        raise ValueError("there is nothing to compare")
+    prompts = {one.prompt_id for one in compared}
+    rate = sum(one.won for one in compared) / len(compared)
+    return {
+        "metric": OPINION, WIN_RATE: rate, "judge_win_rate_interval": wilson_interval(rate * len(prompts), len(prompts)),
+        "judge_wins": sum(one.choice is Choice.SECOND for one in compared),
+        "judge_losses": sum(one.choice is Choice.FIRST for one in compared),
+        "judge_ties": sum(one.won == 0.5 for one in compared),
+        "judge_order_agreement": sum(one.agree for one in compared) / len(compared),
+        **_score_metrics(compared, resamples, seed), "n": len(compared), "prompts": len(prompts),
+    }  # fmt: skip
+
+
+def shares(metrics: Mapping[str, Any]) -> tuple[float, float]:
+    """(before, after) of either kind of metrics: shares right, or the share of comparisons won, in which the policy before
+    stands at one half against itself."""
+    return (0.5, metrics[WIN_RATE]) if WIN_RATE in metrics else (metrics["before"], metrics["after"])
+
+
+def _score_metrics(compared: Sequence[Compared], resamples: int, seed: int) -> dict[str, Any]:
+    scored = [
+        (one.prompt_id, one.score_before, one.score_after) for one in compared
+        if one.score_before is not None and one.score_after is not None
+    ]  # fmt: skip
+    if not scored:
+        return {}
+    before, after = (
+        sum(values) / len(scored) for values in ([low for _, low, _ in scored], [high for *_, high in scored])
+    )
+    gains = _per_prompt([prompt for prompt, *_ in scored], [high - low for _, low, high in scored])
+    return {
+        "judge_score_before": before, "judge_score_after": after, "judge_score_gain": after - before,
+        "judge_score_gain_interval": bootstrap_interval([gains], mean, resamples=resamples, seed=seed),
+    }  # fmt: skip
+
+
+def _per_prompt(prompts: Sequence[str], values: Sequence[float]) -> list[float]:
+    """The mean of the values of each prompt; values[i] belongs to prompts[i]."""
+    own: dict[str, list[float]] = {}
+    for prompt, value in zip(prompts, values, strict=True):
+        own.setdefault(prompt, []).append(value)
+    return [sum(each) / len(each) for each in own.values()]
 
 
 def policy_metrics(

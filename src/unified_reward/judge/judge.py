@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+import torch
+
 from unified_reward.engines.transformers_engine import TransformersEngine
 from unified_reward.errors import UserError
 from unified_reward.judge.grammar import aspect_mean
@@ -62,16 +64,9 @@ class Judge:
 
     @classmethod
     def load(cls, directory: str | Path, media: MediaSource, *, pack: str = "", batch: int = 128,
-             device: str = "cpu") -> Judge:  # fmt: skip
+             device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Judge:  # fmt: skip
         """A trained judge with the pack saved beside it, or any checkpoint of `models.families` with a pack named here."""
-        beside = Path(directory) / PACK_FILE
-        if pack:
-            templates = load_pack(pack)
-        elif beside.is_file():
-            templates = parse_pack(beside.read_text(encoding="utf-8"), origin=str(beside))
-        else:
-            templates = load_pack("default")
-        return cls(load_vlm(directory, device=device), templates, media, batch=batch)
+        return cls(load_vlm(directory, dtype, device), pack_of(directory, pack), media, batch=batch)
 
     def compare(self, queries: Sequence[Query], progress: Progress | None = None) -> list[PairVerdict]:
         """The verdict of each pair, both orders averaged. progress(done, total) counts distinct orders asked."""
@@ -172,6 +167,14 @@ class Judge:
         if task not in self._trees:
             self._trees[task] = answer_tree(self.pack, task, self._shelf)
         return self._trees[task]
+
+
+def pack_of(directory: str | Path, named: str = "") -> Pack:
+    """The words of a judge: the pack `named`, else the one saved beside its weights, else the default one."""
+    beside = Path(directory) / PACK_FILE
+    if not named and beside.is_file():
+        return parse_pack(beside.read_text(encoding="utf-8"), origin=str(beside))
+    return load_pack(named or "default")
 
 
 def answer_tree(pack: Pack, task: Task, processor: MediaShelf) -> AnswerTree:

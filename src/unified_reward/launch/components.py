@@ -23,6 +23,9 @@ def import_data(
     memory: str = "",
     source: str = "shapes",
     paths: str = "",
+    vlm_prompts: str = "",
+    image_prompts: str = "",
+    folder: str = "",
     media_root: str = ".",
     train_records: int = 8320,
     eval_records: int = 300,
@@ -56,6 +59,10 @@ def import_data(
         source: shapes (the embedded world), files (each tells its format), or the name of a format
         paths: files: tables, folders of them or train_data.yaml mixes, each as [FORMAT=]PATH[@random:10%%] (comma-
             separated)
+        vlm_prompts: prompts of VLM policies: tables, folders of them or mixes, each as PATH[@random:10%%] (comma-
+            separated)
+        image_prompts: captions of image policies: likewise, or text files with a caption a line (comma-separated)
+        folder: files: directory or store:PREFIX that all relative paths start from; what it holds is part of the key
         media_root: files: directory that media paths start from, before a file's own
         train_records: shapes: judge records to learn from, over all eight tasks
         eval_records: shapes: held-out judge records for each of the eight tasks
@@ -67,9 +74,9 @@ def import_data(
         max_megapixels: files: refuse pictures and frames that are larger
         max_megabytes: files: refuse media files that are larger
         max_seconds: files: refuse videos that are longer
-        held_out: files: share of records kept for evaluation
-        max_rejects: files: share of records that may be left out, counted and listed
-        allow_missing: files: let any number of records be left out
+        held_out: files: share of records, and of prompts, kept for evaluation
+        max_rejects: files: share of records, or prompts, that may be left out, counted and listed
+        allow_missing: files: let any number of records and prompts be left out
         decoders: files: media decoded side by side; 0 = one for each core
     """
     return component_app("import", locals(), [])
@@ -423,6 +430,7 @@ def policy_eval(
     policy_base: str = "",
     input_prompts_vlm: str = "",
     input_policy: str = "",
+    input_judge: str = "",
     input_prompts_diffusion: str = "",
     processes: int = 1,
     nodes: int = 1,
@@ -430,13 +438,16 @@ def policy_eval(
     cpu: int = 0,
     gpu: int = 0,
     memory: str = "",
+    grader: str = "auto",
+    judge: str = "",
+    judge_template: str = "",
     max_new_tokens: int = 24,
     sampler_steps: int = 12,
     guidance: float = 1.0,
     images_per_prompt: int = 40,
     batch: int = 256,
 ) -> AppDef:
-    """The policy before and after, against the known truth of held-out prompts.
+    """The policy before and after on held-out prompts: against their known truth, or as a judge compares the two.
 
     Args:
         run: run that this stage belongs to; inputs not named below are those its last stages made
@@ -449,6 +460,7 @@ def policy_eval(
         policy_base: builtin:NAME, a directory or store:PREFIX; empty = that of the shapes world's policy
         input_prompts_vlm: prefix of the artifact to read; empty = see run
         input_policy: prefix of the artifact to read; empty = see run
+        input_judge: prefix of the artifact to read; empty = see run
         input_prompts_diffusion: prefix of the artifact to read; empty = see run
         processes: processes of this stage over all nodes (ranks)
         nodes: cluster: pods that share the processes evenly
@@ -456,10 +468,13 @@ def policy_eval(
         cpu: cluster: cores of a pod; 0 = what its node has to spare
         gpu: cluster: GPUs of a pod
         memory: cluster: memory of a pod (64Gi); empty = 2Gi for each of its processes
+        grader: truth (known facts), judge (its opinion), or auto: truth where it is known
+        judge: judge that compares: empty = the one of this run, or builtin:NAME, a directory, store:PREFIX
+        judge_template: template pack of that judge; empty = the one saved with it, else default
         max_new_tokens: VLM: longest answer in tokens (greedy)
         sampler_steps: diffusion: denoising steps
         guidance: diffusion: classifier-free guidance; up to 1 = off
         images_per_prompt: diffusion: images drawn for each held-out caption
-        batch: prompts answered at once
+        batch: prompts answered at once, and queries judged at once
     """
-    return component_app("policy-eval", locals(), ["prompts_vlm", "policy", "prompts_diffusion"])
+    return component_app("policy-eval", locals(), ["prompts_vlm", "policy", "judge", "prompts_diffusion"])

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from unified_reward.config import STAGE_CONFIGS, AlignmentRun, PolicyKind, Stage
+from unified_reward.config import STAGE_CONFIGS, AlignmentRun, Grader, PolicyKind, Stage
 from unified_reward.config.graph import build_graph
 from unified_reward.launch.appdef import component_name
 
@@ -85,8 +85,11 @@ def _function(stage: Stage) -> str:
 
 
 def _inputs(stage: Stage) -> list[str]:
-    """The names of the stage's inputs, over both kinds of policy."""
-    policies = [{"name": kind.value, "kind": kind.value, "base": "any"} for kind in PolicyKind]
+    """The names of the stage's inputs, over both kinds of policy and both ways to measure them."""
+    policies = [
+        {"name": f"{kind.value}-{grader.value}", "kind": kind, "base": "any", "policyEval": {"grader": grader}}
+        for kind in PolicyKind for grader in (Grader.TRUTH, Grader.JUDGE)
+    ]  # fmt: skip
     run = AlignmentRun.model_validate({"metadata": {"name": "any"}, "spec": {"policies": policies}})
     names = [name for node in build_graph(run).values() if node.stage is stage for name in node.inputs]
     return list(dict.fromkeys(names))

@@ -40,7 +40,7 @@ class Vlm:
 
 
 def load_vlm(
-    directory: str | Path, dtype: torch.dtype = torch.float32, device: str = "cpu", *, meta: bool = False
+    directory: str | Path, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu", *, meta: bool = False
 ) -> Vlm:
     """A checkpoint directory of one of `families.FAMILIES`, local only, in evaluation mode.
 

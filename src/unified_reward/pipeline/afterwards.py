@@ -98,7 +98,7 @@ def status_of(
 
 
 def _commit_of(node: Node, document: AlignmentRun, store: ObjectStore, done: Mapping[str, Commit]) -> Commit | None:
-    inputs = {name: done[source.node].outputs[source.output] for name, source in node.inputs.items()}
+    inputs = {name: done[source.node].output(source.output) for name, source in node.inputs.items()}
     spec = make_spec(node, inputs, store, run=document.metadata.name, work_dir=str(Home.at().work), tracking=None)
     return read_commit(store, node.stage, spec.key)
 

@@ -196,7 +196,7 @@ class _Executor:
         return node.id in self.commits
 
     def _output(self, node: str, name: str) -> ArtifactRef:
-        return self.commits[node].outputs[name]
+        return self.commits[node].output(name)
 
     def _reuse(self, node: str) -> None:
         stage, done = self.status.stages[node], self.commits[node]
@@ -318,8 +318,15 @@ class _Executor:
 def _check_bases(document: AlignmentRun, store: ObjectStore, home: Home) -> None:
     """A base that is not there is told before anything runs, by its field. Artifacts may come while the run goes on."""
     spec = document.spec
+    folder = spec.import_.folder
+    if folder and not folder.startswith(STORED) and not Path(folder).expanduser().is_dir():
+        raise UserError(field="spec.import.folder", value=folder, why="there is no such directory",
+                        fix="Name one, or store:PREFIX.")  # fmt: skip
     bases = {"spec.rewardTrain.base": spec.reward_train.base}
-    bases |= {f"spec.policies.{place}.base": policy.base for place, policy in enumerate(spec.policies)}
+    for place, policy in enumerate(spec.policies):
+        bases[f"spec.policies.{place}.base"] = policy.base
+        if policy.policy_eval.judge:
+            bases[f"spec.policies.{place}.policyEval.judge"] = policy.policy_eval.judge
     for field, ref in bases.items():
         if ref.startswith(STORED):
             continue

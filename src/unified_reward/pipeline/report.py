@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from unified_reward.data.media import Pixels, decode
+from unified_reward.evaluation.policy_metrics import OPINION, OWN_JUDGE, WIN_RATE, shares
 from unified_reward.pipeline.status import RunStatus
 from unified_reward.records import Task
 from unified_reward.stages.context import Commit
+from unified_reward.stages.figures import marked
 from unified_reward.store import ObjectStore, read_media
 from unified_reward.tracking import StageRun
 from unified_reward.tracking.figures import Share, curves, histogram, share_bars
 from unified_reward.tracking.report import (
+    Answered,
     Chart,
     Drawn,
     Group,
@@ -30,6 +33,7 @@ from unified_reward.tracking.report import (
 
 PAGE = "report.html"
 EXAMPLES = 8
+MEASURED = ("before", "after", WIN_RATE, "judge_score_before", "judge_score_after")  # of policies, in MLflow
 CHANCE = 0.5  # of a right verdict, for one who guesses
 SHOWN_CURVES = {
     "loss": "Loss",
@@ -139,9 +143,12 @@ def _headline(
         shown.append(Headline("Judge, scores", f"{sum(points) / len(points):.3f}", detail))
     for name in policies[:2]:
         result = commits[f"policy-eval/{name}"].metrics
-        shown.append(
-            Headline(f"Policy {name}", _percent(result["after"]), result["metric"], _percent(result["before"]))
-        )
+        if WIN_RATE in result:
+            detail = "of what it makes preferred to what it made before, ties as half: win rate by the judge"
+            shown.append(Headline(f"Policy {name}", _percent(result[WIN_RATE]), detail))
+        else:
+            before, after = _percent(result["before"]), _percent(result["after"])
+            shown.append(Headline(f"Policy {name}", after, result["metric"], before))
     return shown
 
 
@@ -218,18 +225,24 @@ def _pair(row: Mapping[str, Any], drawn: bool, pictures: _Pictures) -> PairExamp
 
 def _policy(name: str, commits: Mapping[str, Commit], pictures: _Pictures) -> Policy:
     done, training = commits[f"policy-eval/{name}"], commits[f"dpo-train/{name}"]
-    drawn = [
-        Drawn(
-            e["prompt"],
-            [pictures(d) for d in e["before"]],
-            [pictures(d) for d in e["after"]],
-            e["before_right"],
-            e["after_right"],
-        )
-        for e in done.report["examples"]
-        if isinstance(e["before"], list)
-    ]
-    return Policy(name, done.metrics, list(_training_charts(training, "DPO")), drawn)
+    judged = WIN_RATE in done.metrics
+    framed = "preferred by the judge" if judged else "right"
+    drawn, written = [], []
+    for e in done.report["examples"]:
+        if isinstance(e["before"], list):
+            before, after = ([pictures(digest) for digest in e[side]] for side in ("before", "after"))
+            drawn.append(Drawn(e["prompt"], before, after, marked(e, "before"), marked(e, "after"), framed))
+        elif judged:
+            written.append(_answered(e, pictures))
+    return Policy(name, done.metrics, list(_training_charts(training, "DPO")), drawn, written[:EXAMPLES])
+
+
+def _answered(example: Mapping[str, Any], pictures: _Pictures) -> Answered:
+    return Answered(
+        example["prompt"], example["before"], example["after"], example["judge_prefers"], example["judge_p_after"],
+        example["judge_score_before"], example["judge_score_after"],
+        media=[frame for digest in example["media"] for frame in pictures.frames(digest)],
+    )  # fmt: skip
 
 
 def _groups(status: RunStatus, commits: Mapping[str, Commit], policies: Sequence[str]) -> list[Group]:
@@ -238,15 +251,14 @@ def _groups(status: RunStatus, commits: Mapping[str, Commit], policies: Sequence
         for policy in status.document["spec"]["policies"]:
             if policy["sweep"] and name.startswith(f"{policy['name']}-"):
                 found.setdefault(name.rsplit("-s", 1)[0], []).append(name)
-    return [
-        Group(
-            label,
-            [commits[f"policy-eval/{n}"].metrics["before"] for n in names],
-            [commits[f"policy-eval/{n}"].metrics["after"] for n in names],
-            [commits[f"score/{n}"].metrics["kept"] for n in names],
-        )
-        for label, names in found.items()
-    ]
+    return [_group(label, names, commits) for label, names in found.items()]
+
+
+def _group(label: str, names: Sequence[str], commits: Mapping[str, Commit]) -> Group:
+    results = [commits[f"policy-eval/{name}"].metrics for name in names]
+    before, after = zip(*map(shares, results), strict=True)
+    said = f"{label}, {OPINION}" if WIN_RATE in results[0] else label
+    return Group(said, before, after, [commits[f"score/{name}"].metrics["kept"] for name in names])
 
 
 def _verdict(row: Mapping[str, Any], pictures: _Pictures) -> VerdictExample:
@@ -261,11 +273,33 @@ def _verdict(row: Mapping[str, Any], pictures: _Pictures) -> VerdictExample:
 
 
 def _notes(status: RunStatus, commits: Mapping[str, Commit]) -> list[str]:
-    if status.document["spec"]["import_"]["source"] != "shapes":
+    return [*_data_notes(status, commits), *_witness_notes(commits)]
+
+
+def _witness_notes(commits: Mapping[str, Commit]) -> list[str]:
+    """What an opinion is worth; nothing where all policies were measured by truth."""
+    judges = {done.metrics["judge"] for node, done in commits.items()
+              if node.startswith("policy-eval/") and WIN_RATE in done.metrics}  # fmt: skip
+    notes = [
+        "A win rate by the judge is an opinion about held-out prompts whose truth nobody knows, not a measurement."
+    ]
+    if OWN_JUDGE in judges:
+        notes.append("The judge that compares before and after also chose the pairs that the policy was aligned with: a "
+                     "biased witness, which sees gains also where only its own taste was learned. policyEval.judge names "
+                     "another one.")  # fmt: skip
+    return notes if judges else []
+
+
+def _data_notes(status: RunStatus, commits: Mapping[str, Commit]) -> list[str]:
+    spec = status.document["spec"]
+    if spec["import_"]["source"] != "shapes":
         card = commits["import"].report.get("card", {})
-        return [
+        small = (
             "A small judge after a few steps on a few records says nothing about quality; what this run shows is that the "
-            "files were read, sampled, patched and counted rightly.",
+            "files were read, sampled, patched and counted rightly."
+        )
+        return [
+            *([small] if spec["reward_train"]["base"].startswith("builtin:") else []),
             f"Rows: {_listed(card.get('counts'))}. Rejects: {_listed(card.get('rejects'))}. "
             f"Media as decoded: {_listed(card.get('media'))}.",
         ]
@@ -284,7 +318,10 @@ def _listed(values: Mapping[str, Any] | Sequence[Any] | None) -> str:
 
 
 def _headline_metrics(data: ReportData) -> dict[str, float]:
-    found = {f"policy/{p.name}/{side}": float(p.results[side]) for p in data.policies for side in ("before", "after")}
+    found = {
+        f"policy/{p.name}/{name}": float(p.results[name])
+        for p in data.policies for name in MEASURED if p.results.get(name) is not None
+    }  # fmt: skip
     for task, values in data.judge.items():
         for name in ("accuracy", "single_order_accuracy", "pearson", "spearman"):
             if values.get(name) is not None:

@@ -8,6 +8,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from unified_reward.config import AlignmentRun, Stage
+from unified_reward.evaluation.policy_metrics import WIN_RATE, shares
 from unified_reward.pipeline.decide import State
 from unified_reward.pipeline.status import RunStatus, StageStatus
 from unified_reward.stages.context import Commit, read_commit
@@ -16,6 +17,10 @@ from unified_reward.store import ObjectStore, open_store
 PAIR = ("accuracy", "single_order_accuracy", "swap_consistency", "n")
 POINT = ("pearson", "spearman", "n")
 POLICY = ("before", "after", "n", "metric")
+OPINION = (
+    WIN_RATE, "judge_win_rate_interval", "judge_wins", "judge_ties", "judge_losses", "judge_score_before",
+    "judge_score_after", "judge", "n", "metric",
+)  # fmt: skip
 # The state of a stage that exists once per policy: the first of these that one of them is in, else Done.
 WORST_FIRST = (State.FAILED, State.RUNNING, State.CANCELLED, State.WAITING)
 
@@ -25,7 +30,8 @@ def summarise(status: RunStatus) -> dict[str, Any]:
 
     Shares are in 0..1, seconds and bytes plain. What has not been measured yet is not there. seconds of a stage: of the
     work itself, also when this run reused it, summed over policies. groups: the repeats of a sweep, by policy and way;
-    spread: standard deviation of the gain over seeds, None for one seed.
+    spread: standard deviation of the gain over seeds, None for one seed. Policies measured by a judge have fields judge_*
+    in place of before and after; in their groups a half stands for before, and the win rate for after.
     """
     done = commits_of(status)
     judge = done.get(Stage.REWARD_EVAL.value)
@@ -34,7 +40,7 @@ def summarise(status: RunStatus) -> dict[str, Any]:
         "run": status.name,
         "state": status.state.value,
         "judge": {task: _judge_row(metrics) for task, metrics in judge.metrics.items()} if judge else {},
-        "policies": {name: _only(commit.metrics, POLICY) for name, commit in evaluated.items()},
+        "policies": {name: _policy_row(commit.metrics) for name, commit in evaluated.items()},
         "groups": _groups(status, evaluated, done),
         "cost": asdict(status.cost),
         "stages": {stage.value: _stage_row(status, stage) for stage in Stage if _nodes(status, stage)},
@@ -63,13 +69,18 @@ def _groups(
 
 
 def _group_row(names: list[str], evaluated: Mapping[str, Commit], done: Mapping[str, Commit]) -> dict[str, Any]:
-    before, after = ([evaluated[name].metrics[side] for name in names] for side in ("before", "after"))
+    before, after = zip(*(shares(evaluated[name].metrics) for name in names), strict=True)
     gains = [high - low for low, high in zip(before, after, strict=True)]
     return {
         "policies": names, "seeds": len(names), "before": fmean(before), "after": fmean(after), "gain": fmean(gains),
         "spread": stdev(gains) if len(gains) > 1 else None,
+        "metric": evaluated[names[0]].metrics["metric"],
         "pairs": [done[f"{Stage.SCORE}/{name}"].metrics["kept"] for name in names],
     }  # fmt: skip
+
+
+def _policy_row(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    return _only(metrics, OPINION if WIN_RATE in metrics else POLICY)
 
 
 def _judge_row(metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,15 +11,22 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from unified_reward.config import StageConfig, StageSpec
 from unified_reward.config.spec import ArtifactRef
+from unified_reward.errors import UserError
 from unified_reward.models.refs import model_digest, model_directory
 from unified_reward.records import JudgeRecord
 from unified_reward.store import Dataset, ObjectStore, open_artifact
 
 if TYPE_CHECKING:
+    import torch
+
     from fsdp_utils.context import DistContext
     from unified_reward.tracking import StageRun
 
 COMMIT = "_stage.json"
+MISSING = {
+    "prompts_vlm": "Import again with files of prompts in vlmPrompts (docs/data.md).",
+    "prompts_diffusion": "Import again with files of prompts in imagePrompts (docs/data.md).",
+}
 ConfigType = TypeVar("ConfigType", bound=StageConfig)
 RowType = TypeVar("RowType")
 
@@ -74,6 +81,13 @@ class StageContext:
         """sha256 (hex) of a model one starts from."""
         return model_digest(ref, self.store)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What models that are not trained compute in where this process stands: bfloat16 on a GPU, float32 on a CPU."""
+        from unified_reward.models.diffusion_policy import inference_dtype
+
+        return inference_dtype(self.dist.device)
+
 
 @dataclass(frozen=True)
 class Commit:
@@ -89,6 +103,14 @@ class Commit:
     inputs: dict[str, ArtifactRef]
     seconds: float
     finished: float
+
+    def output(self, name: str) -> ArtifactRef:
+        """Raises UserError when the stage made no such thing."""
+        if name not in self.outputs:
+            made = ", ".join(self.outputs) or "nothing"
+            fix = MISSING.get(name, "Name another input.")
+            raise UserError(field=f"input {name}", value=None, why=f"{self.stage} {self.key} made {made}", fix=fix)
+        return self.outputs[name]
 
 
 def commit(context: StageContext, result: StageResult, *, started: float) -> Commit:

@@ -39,6 +39,12 @@ def log_pairs(track: StageRun, rows: Sequence[Mapping[str, Any]], scores: Sequen
         track.figure("chosen_and_rejected", picture_pairs(pairs))
 
 
+def marked(example: Mapping[str, Any], side: str) -> list[bool]:
+    """Which pictures of a side get a frame: those that are wholly right, or that the judge prefers to their counterpart."""
+    found: list[bool] = example[f"{side}_right"] if f"{side}_right" in example else example[f"{side}_preferred"]
+    return found
+
+
 def log_before_after(track: StageRun, examples: Sequence[Mapping[str, Any]], read: Read) -> None:
     """What the image policy drew for a prompt before and after."""
     from unified_reward.tracking.figures import BeforeAfter, before_after
@@ -48,8 +54,8 @@ def log_before_after(track: StageRun, examples: Sequence[Mapping[str, Any]], rea
             e["prompt"],
             [read(d) for d in e["before"]],
             [read(d) for d in e["after"]],
-            e["before_right"],
-            e["after_right"],
+            marked(e, "before"),
+            marked(e, "after"),
         )
         for e in examples[:GRID]
     ]

@@ -59,17 +59,17 @@ def _engine(context: StageContext, config: GenerateConfig, media: MediaReader) -
     base, policy, seed = context.base(context.spec.policy_base), context.spec.policy, context.spec.seed
     if context.spec.policy_kind is PolicyKind.DIFFUSION:
         from unified_reward.generation.diffusion import candidates
-        from unified_reward.models.diffusion import inference_dtype, load_image_policy
+        from unified_reward.models.diffusion import load_image_policy
         from unified_reward.models.diffusion_sampler import DiffusionSampler
 
-        model = load_image_policy(base, inference_dtype(context.dist.device), context.dist.device)
+        model = load_image_policy(base, context.dtype, context.dist.device)
         sampler = DiffusionSampler(config.sampler_steps, config.guidance, config.batch)
         return lambda prompts: candidates(model, prompts, config.candidates, sampler, seed=seed, name=policy)
     from unified_reward.engines.transformers_engine import TransformersEngine
     from unified_reward.generation.vlm import sample_candidates
     from unified_reward.models.vlm import load_vlm
 
-    engine = TransformersEngine(load_vlm(base), batch=config.batch)
+    engine = TransformersEngine(load_vlm(base, context.dtype, context.dist.device), batch=config.batch)
     return lambda prompts: (
         (candidate, None)
         for candidate in sample_candidates(

@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unified_reward import progress
 from unified_reward.config import ArtifactRef, ImportConfig
+from unified_reward.config.run import SHAPES
 from unified_reward.errors import UserError
-from unified_reward.records import JudgeRecord, Prompt, Task
+from unified_reward.records import JudgeRecord, Prompt, Subject, Task
 from unified_reward.stages.context import StageContext, StageResult
 from unified_reward.store import DatasetWriter, write_artifact
 
 if TYPE_CHECKING:
     from unified_reward.data.card import Card
-    from unified_reward.data.importer import Imported, Reject
+    from unified_reward.data.importer import Reject, SourceCount
+    from unified_reward.data.policy_prompts import ImportedPrompts
 
 JUDGE_RECORDS = "judge_records"
 PROMPTS_VLM = "prompts_vlm"
@@ -27,14 +30,80 @@ CARD = "card"
 EVAL_SEED = 1_000_000
 
 
+@dataclass
+class _Asked:
+    """Prompts that came from files: data sets by name, and what was read for each."""
+
+    outputs: dict[str, ArtifactRef] = field(default_factory=dict)
+    found: dict[str, ImportedPrompts] = field(default_factory=dict)
+
+    @property
+    def rejects(self) -> list[Reject]:
+        return [each for found in self.found.values() for each in found.rejects]
+
+    @property
+    def repeats(self) -> list[Reject]:
+        return [each for found in self.found.values() for each in found.repeats]
+
+    @property
+    def sources(self) -> list[SourceCount]:
+        return [each for found in self.found.values() for each in found.sources]
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Data set -> split -> prompts."""
+        return {
+            name: dict(Counter(prompt.split for prompt in found.prompts)) for name, found in self.found.items()
+        }  # fmt: skip
+
+
 def run(context: StageContext) -> StageResult:
     config = context.config(ImportConfig)
-    if config.source == "shapes":
-        return _import_shapes(context, config)
-    return _import_files(context, config)
+    if config.folder:
+        config = config.model_copy(update={"folder": str(context.base(config.folder))})
+    asked = _import_prompts(context, config)
+    if config.source == SHAPES:
+        return _import_shapes(context, config, asked)
+    return _import_files(context, config, asked)
 
 
-def _import_shapes(context: StageContext, config: ImportConfig) -> StageResult:
+def _import_prompts(context: StageContext, config: ImportConfig) -> _Asked:
+    """The prompts that files hold; they go first, since a mistake in them shows in a moment."""
+    from unified_reward.data.importer import limits_of
+    from unified_reward.data.policy_prompts import import_prompts
+    from unified_reward.stages.media import decoded_cache
+
+    asked, limits = _Asked(), limits_of(config)
+    for name, subject, paths in (
+        (PROMPTS_VLM, Subject.UNDERSTANDING, config.vlm_prompts),
+        (PROMPTS_DIFFUSION, Subject.GENERATION, config.image_prompts),
+    ):
+        if not paths:
+            continue
+        with DatasetWriter(context.store, f"{context.prefix}/{name}", Prompt) as writer:
+            found = import_prompts(
+                config, subject, writer.add_media, seed=context.spec.seed, cache=decoded_cache(context.work_dir, limits),
+                progress=partial(_told, name),
+            )  # fmt: skip
+            writer.meta = {**_media_meta(config), "sources": [asdict(source) for source in found.sources]}
+            for prompt in found.prompts:
+                writer.add(prompt)
+            asked.outputs[name] = writer.commit()
+        asked.found[name] = found
+        context.track.params({f"rows/{name}": len(found.prompts)})
+    _tell(asked.sources, asked.rejects)
+    return asked
+
+
+def _told(name: str, done: int) -> None:
+    progress.report(done, done, "prompts", name)
+
+
+def _media_meta(config: ImportConfig) -> dict[str, Any]:
+    """How stages sample and scale the media when they read them."""
+    return {"media": {"frames": config.video_frames, "max_side": config.max_side}}
+
+
+def _import_shapes(context: StageContext, config: ImportConfig, asked: _Asked) -> StageResult:
     from unified_reward.shapes import dataset
 
     seed = context.spec.seed
@@ -66,29 +135,29 @@ def _import_shapes(context: StageContext, config: ImportConfig) -> StageResult:
                     yield replace(prompt, id=f"{prompt.id}-{number}"), {}
 
     meta = {"source": dataset.SOURCE, "licence": "Apache-2.0 (drawn by this package)", "seed": seed}
-    outputs = {
-        JUDGE_RECORDS: rows.write(JUDGE_RECORDS, JudgeRecord, judge_records(), meta),
-        PROMPTS_VLM: rows.write(PROMPTS_VLM, Prompt, vlm_prompts(), meta),
-        PROMPTS_DIFFUSION: rows.write(PROMPTS_DIFFUSION, Prompt, image_prompts(), meta),
-    }
+    outputs = {JUDGE_RECORDS: rows.write(JUDGE_RECORDS, JudgeRecord, judge_records(), meta), **asked.outputs}
+    for name, prompts in ((PROMPTS_VLM, vlm_prompts), (PROMPTS_DIFFUSION, image_prompts)):
+        if name not in outputs:
+            outputs[name] = rows.write(name, Prompt, prompts(), meta)
     from unified_reward.data.card import records_card
 
     world = {"file": "shapes", "format": dataset.SOURCE, "licence": meta["licence"], "strategy": f"seed {seed}",
              "rows": len(drawn), "records": len(drawn), "rejects": 0, "repeats": 0}  # fmt: skip
-    card = records_card(drawn, [world])
+    card = _with_prompts(records_card(drawn, [world]), asked)
+    listed = _publish(context, card, outputs[JUDGE_RECORDS], asked.rejects, asked.repeats, figures=False)
     return StageResult(
-        outputs={**outputs, CARD: _publish(context, card, outputs[JUDGE_RECORDS], (), (), figures=False)},
-        metrics=rows.counts(),
+        outputs={**outputs, CARD: listed},
+        metrics={"rows": {**rows.tallies, **asked.counts()}, **_left_out(asked.rejects, asked.repeats)},
+        report={"rejects": [asdict(each) for each in asked.rejects[:50]]},
     )
 
 
-def _import_files(context: StageContext, config: ImportConfig) -> StageResult:
+def _import_files(context: StageContext, config: ImportConfig, asked: _Asked) -> StageResult:
     from unified_reward.data.card import card_of
     from unified_reward.data.importer import import_sources, limits_of
     from unified_reward.stages.media import decoded_cache
 
     limits = limits_of(config)
-    meta: dict[str, Any] = {"media": {"frames": limits.frames, "max_side": limits.max_side}}
     with DatasetWriter(context.store, f"{context.prefix}/{JUDGE_RECORDS}", JudgeRecord) as writer:
         found = import_sources(
             config, writer.add_media, seed=context.spec.seed, cache=decoded_cache(context.work_dir, limits),
@@ -96,21 +165,36 @@ def _import_files(context: StageContext, config: ImportConfig) -> StageResult:
         )  # fmt: skip
         card = card_of(found, {"frames of a clip": limits.frames, "longer side in pixels": limits.max_side})
         writer.meta = {
-            **meta, "source": ", ".join(dict.fromkeys(s.format for s in found.sources)),
+            **_media_meta(config), "source": ", ".join(dict.fromkeys(s.format for s in found.sources)),
             "licence": "; ".join(dict.fromkeys(s.licence for s in found.sources)), "card": card.facts(),
         }  # fmt: skip
         for record in found.records:
             writer.add(record)
         reference = writer.commit()
-    listed = _publish(context, card, reference, found.rejects, found.repeats)
-    _tell(found)
+    _tell(found.sources, found.rejects)
+    rejects, repeats = [*found.rejects, *asked.rejects], [*found.repeats, *asked.repeats]
     counts = {f"{split}/{task}": n for split, tasks in card.counts.items() for task, n in tasks.items()}
+    card = _with_prompts(card, asked)  # of the page alone: the records' data set is the same whatever is asked
+    listed = _publish(context, card, reference, rejects, repeats)
     context.track.params({f"rows/{JUDGE_RECORDS}": len(found.records)})
     return StageResult(
-        outputs={JUDGE_RECORDS: reference, CARD: listed},
-        metrics={"rows": {JUDGE_RECORDS: counts}, "rejects": len(found.rejects), "repeats": len(found.repeats)},
-        report={"rejects": [asdict(each) for each in found.rejects[:50]], "card": _report_card(card, config)},
+        outputs={JUDGE_RECORDS: reference, **asked.outputs, CARD: listed},
+        metrics={"rows": {JUDGE_RECORDS: counts, **asked.counts()}, **_left_out(rejects, repeats)},
+        report={"rejects": [asdict(each) for each in rejects[:50]], "card": _report_card(card, config, asked)},
     )
+
+
+def _left_out(rejects: Sequence[Reject], repeats: Sequence[Reject]) -> dict[str, int]:
+    return {"rejects": len(rejects), "repeats": len(repeats)}
+
+
+def _with_prompts(card: Card, asked: _Asked) -> Card:
+    """The card with the files of prompts among its sources, and what was left out of them."""
+    reasons = Counter(card.rejects) + Counter(reject.reason for reject in asked.rejects)
+    return replace(
+        card, sources=[*card.sources, *(asdict(source) for source in asked.sources)], rejects=dict(reasons.most_common()),
+        repeats=card.repeats + len(asked.repeats),
+    )  # fmt: skip
 
 
 def _publish(
@@ -137,13 +221,14 @@ def _publish(
     return write_artifact(context.store, f"{context.prefix}/{CARD}", files, kind="dataset-card")
 
 
-def _report_card(card: Card, config: ImportConfig) -> dict[str, Any]:
+def _report_card(card: Card, config: ImportConfig, asked: _Asked) -> dict[str, Any]:
     """What the run's page says of the data: flat, in words it can list."""
     facts = card.facts()
-    return {
-        **facts, "sources": list(config.paths), "media": {name: _spread(value) for name, value in facts["media"].items()},
-        "counts": {f"{split}/{task}": n for split, tasks in card.counts.items() for task, n in tasks.items()},
-    }  # fmt: skip
+    counts = {f"{split}/{task}": n for split, tasks in card.counts.items() for task, n in tasks.items()}
+    counts |= {f"{split}/{name}": n for name, splits in asked.counts().items() for split, n in splits.items()}
+    media = {name: _spread(value) for name, value in facts["media"].items()}
+    paths = [*config.paths, *config.vlm_prompts, *config.image_prompts]
+    return {**facts, "sources": paths, "media": media, "counts": counts}
 
 
 def _spread(value: Any) -> Any:
@@ -152,14 +237,14 @@ def _spread(value: Any) -> Any:
     )
 
 
-def _tell(found: Imported) -> None:
+def _tell(sources: Sequence[SourceCount], rejects: Sequence[Reject]) -> None:
     """Say on the stage's output what was left out, so that it is seen without opening a page."""
-    for source in found.sources:
+    for source in sources:
         print(
             f"{source.file} ({source.format}): {source.records} records, {source.rejects} rejects, {source.repeats} repeats"
         )
-    for reason, count in Counter(reject.reason for reject in found.rejects).most_common(5):
-        first = next(reject for reject in found.rejects if reject.reason == reason)
+    for reason, count in Counter(reject.reason for reject in rejects).most_common(5):
+        first = next(reject for reject in rejects if reject.reason == reason)
         print(f"left out: {count} x {reason}, first {first.file}:{first.row} {first.detail}".rstrip())
 
 
@@ -189,6 +274,3 @@ class _Rows:
         self.tallies[name] = tally
         self.context.track.params({f"rows/{name}": sum(tally.values())})
         return reference
-
-    def counts(self) -> dict[str, Any]:
-        return {"rows": self.tallies}

@@ -13,6 +13,7 @@ from unified_reward.evaluation.benchmarks import benchmark_name
 from unified_reward.evaluation.judge_metrics import judge_metrics
 from unified_reward.judge import Query
 from unified_reward.judge.judge import Judge
+from unified_reward.judge.render import MediaSource
 from unified_reward.records import JudgeRecord, Mode, Task, Verdict
 from unified_reward.stages.benchmark import Source, ask_and_score
 from unified_reward.stages.context import StageContext, StageResult
@@ -29,7 +30,8 @@ def run(context: StageContext) -> StageResult:
     config = context.config(RewardEvalConfig)
     benchmarks = [benchmark_name(name) for name in config.benchmark.split(",") if name.strip()]
     data = context.dataset(JUDGE_RECORDS, JudgeRecord)
-    judge = Judge.load(context.model("judge"), MediaReader(data, work_dir=context.work_dir), batch=config.batch)
+    media = MediaReader(data, work_dir=context.work_dir)
+    judge = load_judge(context, context.model("judge"), media, batch=config.batch)
     records = _held_out(data.records(), config.records, judge)
     verdicts = judge_records(judge, records, name=context.spec.inputs["judge"].digest)
     ranges = {task: judge.pack.point(task).range for task in judge.pack.tasks if task.mode is Mode.POINT}
@@ -54,11 +56,17 @@ def _benchmark(context: StageContext, config: RewardEvalConfig, name: str) -> di
     source = Source(data, data, config.benchmark_items, context.spec.seed)
     folder = context.work_dir / "benchmarks" / context.spec.key / name
     found, _ = ask_and_score(
-        name, source, lambda media: [Judge.load(context.model("judge"), media, batch=config.batch)], folder
+        name, source, lambda media: [load_judge(context, context.model("judge"), media, batch=config.batch)], folder
     )
     report = found.as_json()
     context.track.metrics(flat({name: report}, "benchmark/"))
     return report
+
+
+def load_judge(context: StageContext, directory: Path, media: MediaSource, *, batch: int, template: str = "") -> Judge:
+    """A judge on this process's device. template: the pack to ask it with; "" = the one saved beside it."""
+    device, dtype = context.dist.device, context.dtype
+    return Judge.load(directory, media, pack=template, batch=batch, device=device, dtype=dtype)
 
 
 def judge_records(judge: Judge, records: Sequence[JudgeRecord], *, name: str) -> list[Verdict]:

@@ -29,8 +29,8 @@ from unified_reward.records import (
 from unified_reward.stages.context import StageContext, StageResult
 from unified_reward.stages.figures import log_pairs
 from unified_reward.stages.generate import CANDIDATES, prompts_name
-from unified_reward.stages.media import MediaReader
-from unified_reward.stages.reward_eval import flat
+from unified_reward.stages.media import MediaReader, limits_of
+from unified_reward.stages.reward_eval import flat, load_judge
 from unified_reward.store import DatasetWriter, Ledger
 
 PAIRS = "pairs"
@@ -44,7 +44,9 @@ def run(context: StageContext) -> StageResult:
     candidates_data = context.dataset(CANDIDATES, Candidate)
     prompts = [p for p in prompts_data.records() if p.split == "train"]
     offered = _by_prompt(candidates_data.records())
-    judge = Judge.load(context.model("judge"), MediaReader(candidates_data), batch=config.batch)
+    # The judge sees media at the size its own were imported in, which the prompts' data set tells.
+    media = MediaReader(candidates_data, limits_of(prompts_data))
+    judge = load_judge(context, context.model("judge"), media, batch=config.batch)
     ledger = Ledger(
         context.store, f"{context.prefix}/{VERDICTS}-shards", rows=len(prompts), rows_per_shard=config.shard_prompts
     )
@@ -59,7 +61,7 @@ def run(context: StageContext) -> StageResult:
     rules = Rules(config.way, config.min_margin, config.max_inconsistency)
     candidates = [c for own in offered.values() for c in own]
     rows = select(prompts, candidates, verdicts, rules, seed=context.spec.seed, limit=config.max_pairs)
-    return _publish(context, prompts, rows, verdicts, MediaReader(candidates_data))
+    return _publish(context, prompts, rows, verdicts, media)
 
 
 def judge_candidates(
@@ -70,13 +72,13 @@ def judge_candidates(
     singles = [(p, one) for p in prompts for one in offered[p.id]]
     verdicts = []
     if way in (PairWay.PAIR_POINT, PairWay.PAIR_ONLY):
-        compared = judge.compare([_query(p, Mode.PAIR, a, b) for p, a, b in pairs])
+        compared = judge.compare([query(p, Mode.PAIR, a, b) for p, a, b in pairs])
         for (prompt, a, b), pair in zip(pairs, compared, strict=True):
             task = Task.of(prompt.modality, prompt.subject, Mode.PAIR)
             verdicts.append(pair.record(id=f"{a.id}~{b.index}", task=task, prompt_id=prompt.id, first_id=a.id,
                                         second_id=b.id, judge=judge_name, template=judge.pack.label(task)))  # fmt: skip
     if way in (PairWay.PAIR_POINT, PairWay.POINT_ONLY):
-        scored = judge.score([_query(p, Mode.POINT, one) for p, one in singles])
+        scored = judge.score([query(p, Mode.POINT, one) for p, one in singles])
         for (prompt, one), point in zip(singles, scored, strict=True):
             task = Task.of(prompt.modality, prompt.subject, Mode.POINT)
             verdicts.append(point.record(id=one.id, task=task, prompt_id=prompt.id, first_id=one.id,
@@ -90,7 +92,8 @@ def _different(kept: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(kept, key=lambda row: kept.index(row) != first[row["prompt"]])
 
 
-def _query(prompt: Prompt, mode: Mode, *items: Candidate) -> Query:
+def query(prompt: Prompt, mode: Mode, *items: Candidate) -> Query:
+    """What the judge is asked about one or two candidates of a prompt."""
     task = Task.of(prompt.modality, prompt.subject, mode)
     if prompt.subject is Subject.GENERATION:
         return Query(task, prompt.text, (*prompt.media, *(item.media for item in items)))

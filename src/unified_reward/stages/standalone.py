@@ -97,13 +97,15 @@ def _node(request: Request) -> Node:
             field="--config", value=request.config, why=f"it is no JSON ({error})", fix="Give an object."
         ) from error
     config = validate(STAGE_CONFIGS[request.stage], values, request.stage.value)
-    policies = [_policy(request)] if request.stage.per_policy else []
-    run = validate(
-        AlignmentRun, {"metadata": {"name": request.run}, "spec": {"seed": request.seed, "policies": policies}}
-    )
-    node = next(n for n in build_graph(run).values() if n.stage is request.stage)
-    models = {name: getattr(config, name, ref) for name, ref in node.models.items()}
-    return Node(node.stage, config, node.seed, node.policy, node.inputs, models)
+    own = {_section(request.stage): config}
+    spec = {"policies": [_policy(request) | own]} if request.stage.per_policy else own
+    run = validate(AlignmentRun, {"metadata": {"name": request.run}, "spec": {"seed": request.seed, **spec}})
+    return next(n for n in build_graph(run).values() if n.stage is request.stage)
+
+
+def _section(stage: Stage) -> str:
+    """The stage's field in a document; `import` is a word of Python's, and goes by its alias."""
+    return stage.value if stage is Stage.IMPORT else stage.value.replace("-", "_")
 
 
 def _policy(request: Request) -> dict[str, object]:
@@ -136,4 +138,4 @@ def _input(store: ObjectStore, run: str, node: Node, name: str, given: Mapping[s
     if done is None:
         raise UserError(field=f"input {name}", value=None, why=f"run {run} has no finished {source.node} in {store.url}",
                         fix=f"Run that stage first, or give --input {name}=PREFIX.")  # fmt: skip
-    return done.outputs[source.output]
+    return done.output(source.output)

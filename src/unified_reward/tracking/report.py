@@ -77,23 +77,42 @@ class Preferences:
 
 @dataclass(frozen=True)
 class Drawn:
-    """What an image policy drew for one held-out prompt before and after, and which drawings are wholly right."""
+    """What an image policy drew for one held-out prompt before and after, and which drawings are framed, being `framed`."""
 
     prompt: str
     before: Sequence[Picture]
     after: Sequence[Picture]
     before_right: Sequence[bool] = ()
     after_right: Sequence[bool] = ()
+    framed: str = "right"
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a VLM policy answered to one held-out prompt before and after, and what the judge says of the two.
+
+    prefers: before, after or tie. media: what was asked about.
+    """
+
+    prompt: str
+    before: str
+    after: str
+    prefers: str
+    p_after: float | None = None
+    score_before: float | None = None
+    score_after: float | None = None
+    media: Sequence[Picture] = ()
 
 
 @dataclass(frozen=True)
 class Policy:
-    """A policy against the known truth. results: as `evaluation.policy_metrics` gives them (JSON)."""
+    """A policy before and after. results: as `evaluation.policy_metrics` gives them (JSON), by truth or by the judge."""
 
     name: str
     results: Mapping[str, Any]
     charts: Sequence[Chart] = ()
     drawn: Sequence[Drawn] = ()
+    written: Sequence[Answered] = ()
 
 
 @dataclass(frozen=True)

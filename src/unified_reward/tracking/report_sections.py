@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from unified_reward.tracking import report
 
 EXAMPLES_OPEN = 12  # verdicts shown before one has to unfold
+WIN_RATE = "judge_win_rate"  # what tells an opinion from a measurement, as evaluation.policy_metrics names it
 NOTHING = Html("")
 
 
@@ -95,15 +96,32 @@ def preferences_section(preferences: Sequence[report.Preferences]) -> Html:
 def policies_section(policies: Sequence[report.Policy]) -> Html:
     if not policies:
         return NOTHING
-    columns = [Column("policy"), Column("right means"), Column("before", "r"), Column("after", "r"),
-               Column("change", "r"), Column("95 % interval", "r"), Column("", "bar"), Column("n", "r")]  # fmt: skip
-    rows = [_policy_row(each.name, each.results) for each in policies]
+    graded = [each for each in policies if WIN_RATE not in each.results]
+    judged = [each for each in policies if WIN_RATE in each.results]
     return join([
         tag("h2", "The policies, before and after"),
-        tag("p", "Graded against the known truth of held-out prompts, without the judge. Grey is before, blue is after."),
-        table(columns, rows),
+        _graded_table(graded) if graded else NOTHING,
+        _judged_table(judged) if judged else NOTHING,
         *(_policy_part(each) for each in policies),
     ])  # fmt: skip
+
+
+def _graded_table(policies: Sequence[report.Policy]) -> Html:
+    columns = [Column("policy"), Column("right means"), Column("before", "r"), Column("after", "r"),
+               Column("change", "r"), Column("95 % interval", "r"), Column("", "bar"), Column("n", "r")]  # fmt: skip
+    words = "Graded against the known truth of held-out prompts, without the judge. Grey is before, blue is after."
+    return join([tag("p", words), table(columns, [_policy_row(each.name, each.results) for each in policies])])
+
+
+def _judged_table(policies: Sequence[report.Policy]) -> Html:
+    columns = [Column("policy"), Column("judge"), Column("win rate by the judge", "r"), Column("95 % interval", "r"),
+               Column("", "bar"), Column("won", "r"), Column("tie", "r"), Column("lost", "r"), Column("orders agree", "r"),
+               Column("judge's score", "r"), Column("change", "r"), Column("95 % interval", "r"), Column("n", "r")]  # fmt: skip
+    words = (
+        "In the judge's opinion: no truth is known of these held-out prompts. It compares what came after with what came before, "
+        "in both orders; a tie counts half, so 50 % is no difference."
+    )
+    return join([tag("p", words), table(columns, [_judged_row(each.name, each.results) for each in policies])])
 
 
 def groups_section(groups: Sequence[report.Group]) -> Html:
@@ -116,7 +134,7 @@ def groups_section(groups: Sequence[report.Group]) -> Html:
     gains = [[after - before for before, after in zip(g.before, g.after, strict=True)] for g in groups]
     chart = figures.spreads(
         [figures.Spread(group.label, own) for group, own in zip(groups, gains, strict=True)],
-        x_label="change of the share right", base=0.0,
+        x_label="change of the share right, or won", base=0.0,
     )  # fmt: skip
     caption = "Each dot is one seed, the line their mean; dashed: no change."
     return join([
@@ -267,6 +285,17 @@ def _policy_row(name: str, results: Mapping[str, Any]) -> tuple[object, ...]:
     )  # fmt: skip
 
 
+def _judged_row(name: str, results: Mapping[str, Any]) -> tuple[object, ...]:
+    gain = results.get("judge_score_gain")
+    scores = [_number(results.get(f"judge_score_{side}"), 2) for side in ("before", "after")]
+    return (
+        name, tag("span", results["judge"], class_="m"), percent(results[WIN_RATE]), _interval(results["judge_win_rate_interval"]),
+        change_bar(0.5, results[WIN_RATE]), *(f"{results[f'judge_{each}']:,}" for each in ("wins", "ties", "losses")),
+        percent(results["judge_order_agreement"]), " → ".join(filter(None, scores)), "" if gain is None else f"{gain:+.2f}",
+        _interval(results.get("judge_score_gain_interval"), scale=1, digits=2, signed=True), f"{results['n']:,}",
+    )  # fmt: skip
+
+
 def _group_row(group: report.Group, gains: Sequence[float]) -> tuple[object, ...]:
     points = [100 * gain for gain in gains]
     counts = sorted(set(group.pairs))
@@ -291,6 +320,7 @@ def _policy_part(each: report.Policy) -> Html:
         _charts(each.charts, f"policy-{each.name}"),
         table(columns, rows, caption="Right answers by fact, in per cent.") if rows else NOTHING,
         _drawn(each.drawn),
+        _written(each.written),
     ]
     return join([tag("h3", each.name), *parts]) if any(parts) else NOTHING
 
@@ -298,21 +328,38 @@ def _policy_part(each: report.Policy) -> Html:
 def _drawn(rows: Sequence[report.Drawn]) -> Html:
     if not rows:
         return NOTHING
-    note = "Drawings of held-out prompts; the seeds are the same on both sides. Framed: all that was asked is right."
+    framed = "all that was asked is right" if rows[0].framed == "right" else rows[0].framed
+    note = f"Drawings of held-out prompts; the seeds are the same on both sides. Framed: {framed}."
     return tag("figure", tag("div", *(part for row in rows for part in _drawn_row(row)), class_="rows"),
                tag("figcaption", note))  # fmt: skip
 
 
 def _drawn_row(row: report.Drawn) -> Iterator[Html]:
     yield tag("p", row.prompt)
+    wrong = "wrong" if row.framed == "right" else f"not {row.framed}"
     for word, pictures, right in (("before", row.before, row.before_right), ("after", row.after, row.after_right)):
         marks = itertools.chain(right, itertools.repeat(False))
         cells = [
-            image(picture, f"{word}, {'right' if good else 'wrong'}", class_="right" if good else "")
+            image(picture, f"{word}, {row.framed if good else wrong}", class_="right" if good else "")
             for picture, good in zip(pictures, marks, strict=False)
         ]
-        count = f"{word}: {sum(right)} of {len(pictures)} right" if right else word
+        count = f"{word}: {sum(right)} of {len(pictures)} {row.framed}" if right else word
         yield tag("div", tag("small", count), tag("div", *cells, class_="drawn"))
+
+
+def _written(rows: Sequence[report.Answered]) -> Html:
+    columns = [Column("seen"), Column("asked"), Column("before"), Column("after"), Column("the judge prefers"),
+               Column("P(after)", "r"), Column("judge's scores", "r")]  # fmt: skip
+    cells = [
+        (
+            strip(row.media, "what is asked about"), tag("div", row.prompt, class_="asked"), tag("div", row.before),
+            tag("div", row.after), tag("b", row.prefers), _number(row.p_after, 2),
+            " → ".join(filter(None, (_number(row.score_before, 2), _number(row.score_after, 2)))),
+        )
+        for row in rows
+    ]  # fmt: skip
+    caption = "Answers to held-out prompts before and after, and which of the two the judge prefers."
+    return table(columns, cells, caption=caption, class_="verdicts") if rows else NOTHING
 
 
 def _taking_turns(verdicts: Sequence[report.VerdictExample]) -> list[report.VerdictExample]:

@@ -89,7 +89,7 @@ def test_a_mistake_in_a_mix_is_told_by_its_place(tmp_path: Path, text: str, mess
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("t.txt", "x", "only .json, .jsonl, .csv, .tsv, .parquet are read"),
+        ("t.doc", "x", "only .json, .jsonl, .csv, .tsv, .parquet, .txt are read"),
         ("t.json", "[1", "it is no JSON"),
         ("t.json", '"x"', "it holds no list of rows"),
         ("t.parquet", "x", "it is no Parquet file"),

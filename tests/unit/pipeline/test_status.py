@@ -82,6 +82,7 @@ def test_the_repeats_of_a_sweep_are_summed_up(tmp_path: Path) -> None:
     assert group == {
         "policies": ["p-pair-point-s0", "p-pair-point-s1"], "seeds": 2, "before": 0.5, "after": pytest.approx(0.7),
         "gain": pytest.approx(0.2), "spread": pytest.approx(0.02**0.5), "pairs": [10, 11],
+        "metric": "right",
     }  # fmt: skip
 
 

@@ -24,8 +24,8 @@ def read(row: Row) -> list[Example]:
     if unknown:
         raise RowError("there is no such field", f"{unknown[0]}; fields are {', '.join(FIELDS)}")
     task = _task(text(values, "task"))
-    media = [medium(value, "media") for value in _several(values, "media")]
-    answers = [str(value) for value in _several(values, "answers")]
+    media = [medium(value, "media") for value in several(values, "media")]
+    answers = [str(value) for value in several(values, "answers")]
     _count(task, len(answers if task.subject is Subject.UNDERSTANDING else media), bool(media))
     if text_of(values, "split") not in SPLITS:
         raise RowError("split is not train, validation or test", values["split"])
@@ -63,7 +63,8 @@ def _task(name: str) -> Task:
     return Task(name)
 
 
-def _several(values: Row, key: str) -> list[Any]:
+def several(values: Row, key: str) -> list[Any]:
+    """The items of a list column, also where CSV holds it as several columns or as one text with | between."""
     numbered = [values[name] for name in NUMBERED[key] if name in values]
     value = values.get(key) or numbered
     if isinstance(value, str):
