@@ -101,18 +101,20 @@ class Cluster:
         )
         return found
 
-    def running(self, run: str, node: str, seconds: float = 240.0) -> str:
-        """The name of a pod of the stage, once it has run for some seconds (its ranks have met)."""
+    def running(self, run: str, node: str, *, attempt: int = 1, seconds: float = 240.0) -> str:
+        """The name of a pod of the stage, once its ranks have met and done some work."""
 
         def look() -> str:
             for pod in self.pods_of(run, node):
-                if pod["status"]["phase"] == "Running" and "progress" in self.kubectl(
-                    "logs", pod["metadata"]["name"], check=False
-                ):
-                    return str(pod["metadata"]["name"])
+                name, labels = pod["metadata"]["name"], pod["metadata"]["labels"]
+                if labels["unifiedreward.dev/attempt"] == str(attempt) and pod["status"]["phase"] == "Running":
+                    if "progress" in self.kubectl("logs", name, check=False):
+                        return str(name)
+            if _terminal(self.get("arun", run)):
+                pytest.fail(f"{run} ended before {node} was seen at work: it is too short for this test")
             return ""
 
-        return str(self.until(look, seconds, f"{node} of {run} at work"))
+        return str(self.until(look, seconds, f"attempt {attempt} at {node} of {run} at work"))
 
 
 def _terminal(run: dict[str, Any]) -> dict[str, Any] | None:
