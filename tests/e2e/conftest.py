@@ -107,9 +107,9 @@ class Cluster:
         def look() -> str:
             for pod in self.pods_of(run, node):
                 name, labels = pod["metadata"]["name"], pod["metadata"]["labels"]
-                if labels["unifiedreward.dev/attempt"] == str(attempt) and pod["status"]["phase"] == "Running":
-                    if "progress" in self.kubectl("logs", name, check=False):
-                        return str(name)
+                runs = labels["unifiedreward.dev/attempt"] == str(attempt) and pod["status"]["phase"] == "Running"
+                if runs and "progress" in self.kubectl("logs", name, check=False):
+                    return str(name)
             if _terminal(self.get("arun", run)):
                 pytest.fail(f"{run} ended before {node} was seen at work: it is too short for this test")
             return ""
