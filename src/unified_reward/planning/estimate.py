@@ -122,9 +122,11 @@ def flops_per_step(shape: Shape, config: TrainLoopConfig, sample: Sample) -> flo
     """6 N tokens (2 forward, 4 backward): N language parameters over all tokens, the tower's over its patches.
 
     Backward of what is frozen costs half (no weight gradients), of a frozen tower nothing; checkpointing runs forward
-    again (8 N). Attention adds 12 h tokens^2 a layer, halved by causality. The embedding table multiplies nothing.
+    again (8 N). Attention adds 12 h tokens^2 a layer, halved by causality. The embedding table multiplies nothing, unless it
+    is the head as well.
     """
-    text = shape.parameters - shape.vision - shape.vocabulary * shape.hidden
+    table = 0 if shape.tied else shape.vocabulary * shape.hidden
+    text = shape.parameters - shape.vision - table
     learns = shape.trainable - shape.vision_trainable > text / 2
     forward = 2 * (2 if config.activation_checkpointing else 1)
     language = (forward + (4 if learns else 2)) * text * sample.tokens

@@ -23,7 +23,8 @@ class Shape:
     """Counts of numbers. largest_unit: of a decoder layer. root_unit: of all that is in none.
 
     vision: of the tower with its projection. layers, hidden, intermediate, kv: of the language model (kv: width of keys
-    and values together); vision_layers, vision_hidden: of the tower. patches_per_token: tower positions to one token.
+    and values together); vision_layers, vision_hidden: of the tower. patches_per_token: tower positions to one token. tied:
+    whether the language model's head is its embedding table.
     """
 
     parameters: int
@@ -41,6 +42,7 @@ class Shape:
     vision_hidden: int
     vision_intermediate: int
     patches_per_token: int
+    tied: bool
 
 
 def published() -> dict[str, dict[str, Any]]:
@@ -95,4 +97,5 @@ def shape_of(values: dict[str, Any], config: TrainLoopConfig) -> Shape:
         vision_hidden=vision.hidden_size,
         vision_intermediate=vision.intermediate_size,
         patches_per_token=1 if family.square else 4,
+        tied=model.get_output_embeddings().weight is model.get_input_embeddings().weight,
     )

@@ -33,13 +33,29 @@ def qwen() -> Shape:
     ("name", "billions"),
     # "Model size" that huggingface.co shows for each checkpoint, from the tensors in its files.
     [
+        ("Qwen/Qwen2.5-VL-3B-Instruct", 3.75),
         ("Qwen2.5-VL-7B-Instruct", 8.29),
+        ("Qwen2.5-VL-32B-Instruct", 33.45),
+        ("Qwen2.5-VL-72B-Instruct", 73.41),
+        ("Qwen3-VL-2B-Instruct", 2.13),
+        ("Qwen3-VL-4B-Instruct", 4.44),
         ("Qwen3-VL-8B-Instruct", 8.77),
+        ("Qwen3-VL-32B-Instruct", 33.36),
+        ("llava-hf/llava-onevision-qwen2-0.5b-ov-hf", 0.89),
         ("llava-hf/llava-onevision-qwen2-7b-ov-hf", 8.03),
     ],
 )
 def test_released_models_have_their_published_size(name: str, billions: float) -> None:
     assert shape_of(config_of(name, None), settings()).parameters / 1e9 == pytest.approx(billions, abs=0.006)
+
+
+def test_a_head_that_is_the_embedding_table_is_counted_once_and_multiplies() -> None:
+    tied = shape_of(config_of("Qwen3-VL-2B", None), settings())
+    sample = Sample(tokens=100, media=0, targets=10)
+    found = estimate(tied, settings(activation_checkpointing=False), Cluster(8, 1, 1e15), sample)
+    attention = 6 * tied.layers * tied.hidden * 100**2
+    assert tied.tied
+    assert found.flops_per_step == pytest.approx(128 * (6 * (tied.parameters - tied.vision) * 100 + attention))
 
 
 def test_memory_is_counted_as_it_is_sharded(qwen: Shape) -> None:
