@@ -10,7 +10,7 @@ from rich.table import Table
 
 from unified_reward.cli.console import duration
 
-WORDS, WITNESS = "right means", "asked was"  # the columns that may wrap
+WORDS, WITNESS = "right means", "judge"  # the columns that may wrap
 
 
 def show_summary(summary: Mapping[str, Any], to: Console) -> None:

@@ -13,7 +13,7 @@ from unified_reward.records import Choice
 
 WIN_RATE = "judge_win_rate"
 OPINION = "win rate by the judge"
-OWN_JUDGE = "the judge of this run"
+OWN_JUDGE = "this run's"
 
 
 @dataclass(frozen=True)

@@ -115,13 +115,20 @@ def _graded_table(policies: Sequence[report.Policy]) -> Html:
 
 def _judged_table(policies: Sequence[report.Policy]) -> Html:
     columns = [Column("policy"), Column("judge"), Column("win rate by the judge", "r"), Column("95 % interval", "r"),
-               Column("", "bar"), Column("won", "r"), Column("tie", "r"), Column("lost", "r"), Column("orders agree", "r"),
-               Column("judge's score", "r"), Column("change", "r"), Column("95 % interval", "r"), Column("n", "r")]  # fmt: skip
+               Column("", "bar"), Column("won / tie / lost", "r"), Column("orders agree", "r"), Column("n", "r")]  # fmt: skip
     words = (
         "In the judge's opinion: no truth is known of these held-out prompts. It compares what came after with what came before, "
         "in both orders; a tie counts half, so 50 % is no difference."
     )
-    return join([tag("p", words), table(columns, [_judged_row(each.name, each.results) for each in policies])])
+    scores = [Column("policy"), Column("before", "r"), Column("after", "r"), Column("change", "r"),
+              Column("95 % interval", "r")]  # fmt: skip
+    scored = [each for each in policies if each.results.get("judge_score_gain") is not None]
+    return join([
+        tag("p", words),
+        table(columns, [_judged_row(each.name, each.results) for each in policies]),
+        table(scores, [_score_row(each.name, each.results) for each in scored],
+              caption="The judge's scores of the same answers, each alone.") if scored else NOTHING,
+    ])  # fmt: skip
 
 
 def groups_section(groups: Sequence[report.Group]) -> Html:
@@ -286,13 +293,18 @@ def _policy_row(name: str, results: Mapping[str, Any]) -> tuple[object, ...]:
 
 
 def _judged_row(name: str, results: Mapping[str, Any]) -> tuple[object, ...]:
-    gain = results.get("judge_score_gain")
-    scores = [_number(results.get(f"judge_score_{side}"), 2) for side in ("before", "after")]
+    counts = " / ".join(f"{results[f'judge_{each}']:,}" for each in ("wins", "ties", "losses"))
     return (
         name, tag("span", results["judge"], class_="m"), percent(results[WIN_RATE]), _interval(results["judge_win_rate_interval"]),
-        change_bar(0.5, results[WIN_RATE]), *(f"{results[f'judge_{each}']:,}" for each in ("wins", "ties", "losses")),
-        percent(results["judge_order_agreement"]), " → ".join(filter(None, scores)), "" if gain is None else f"{gain:+.2f}",
-        _interval(results.get("judge_score_gain_interval"), scale=1, digits=2, signed=True), f"{results['n']:,}",
+        change_bar(0.5, results[WIN_RATE]), counts, percent(results["judge_order_agreement"]), f"{results['n']:,}",
+    )  # fmt: skip
+
+
+def _score_row(name: str, results: Mapping[str, Any]) -> tuple[object, ...]:
+    return (
+        name, _number(results["judge_score_before"], 2), _number(results["judge_score_after"], 2),
+        f"{round(results['judge_score_gain'], 2) + 0.0:+.2f}",
+        _interval(results.get("judge_score_gain_interval"), scale=1, digits=2, signed=True),
     )  # fmt: skip
 
 

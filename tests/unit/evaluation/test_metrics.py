@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from unified_reward.evaluation import Graded, judge_metrics, pair_metrics, point_metrics, policy_metrics
+from unified_reward.evaluation.policy_metrics import Compared, opinion_metrics, shares
+from unified_reward.evaluation.statistics import wilson_interval
 from unified_reward.records import Choice, JudgeRecord, Task, Verdict
 
 PAIR, POINT = Task.IMAGE_UNDERSTANDING_PAIR, Task.VIDEO_GENERATION_POINT
@@ -135,3 +137,32 @@ def test_images_of_one_caption_are_one_draw() -> None:
     assert many["gain_interval"] == pytest.approx(few["gain_interval"])
     assert many["n"] == 400
     assert many["prompts"] == 10
+
+
+def test_an_opinion_by_hand_bears_the_name_of_the_judge() -> None:
+    said = [
+        Compared("p", Choice.SECOND, 0.1, True, 2.0, 4.0), Compared("p", Choice.TIE, 0.5, True, 3.0, 3.0),
+        Compared("q", Choice.FIRST, 0.9, False, 5.0, 4.0), Compared("q", Choice.SECOND, 0.2, True, 1.0, 4.0),
+    ]  # fmt: skip
+    metrics = opinion_metrics(said)
+    assert metrics["judge_win_rate"] == 2.5 / 4
+    assert metrics["judge_win_rate_interval"] == wilson_interval(1.25, 2)  # two prompts, however many images of each
+    assert [metrics[f"judge_{name}"] for name in ("wins", "ties", "losses")] == [2, 1, 1]
+    assert metrics["judge_order_agreement"] == 0.75
+    assert (metrics["judge_score_before"], metrics["judge_score_after"]) == (2.75, 3.75)
+    assert metrics["judge_score_gain"] == 1.0
+    assert metrics["judge_score_gain_interval"] == (1.0, 1.0)  # p and q gained the same
+    assert (metrics["n"], metrics["prompts"], metrics["metric"]) == (4, 2, "win rate by the judge")
+    assert all(name.startswith("judge") for name in metrics if name not in ("n", "prompts", "metric"))
+    assert shares(metrics) == (0.5, 0.625)
+    json.dumps(metrics)
+
+
+def test_an_opinion_without_scores_has_none_and_the_same_policy_is_at_one_half() -> None:
+    metrics = opinion_metrics([Compared(f"p{i}", Choice.TIE, 0.5, True) for i in range(30)])
+    assert metrics["judge_win_rate"] == 0.5
+    low, high = metrics["judge_win_rate_interval"]
+    assert low < 0.5 < high
+    assert not [name for name in metrics if "score" in name]
+    with pytest.raises(ValueError, match="nothing to compare"):
+        opinion_metrics([])

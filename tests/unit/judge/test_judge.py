@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -292,3 +293,23 @@ tasks:
     assert list(verdict.aspects.values()) == pytest.approx(means, abs=1e-3)
     assert verdict.score == pytest.approx((3 * means[0] + means[1]) / 4, abs=1e-3)
     assert verdict.rationale == said
+
+
+def test_in_bfloat16_as_on_a_gpu_it_says_the_same_within_its_precision(
+    any_vlm: Vlm, pack: Pack, pixels: Pixels, tmp_path: Path
+) -> None:
+    save_vlm(any_vlm, tmp_path)
+    (tmp_path / PACK_FILE).write_text(pack.to_yaml())
+    half = Judge.load(tmp_path, pixels, dtype=torch.bfloat16)
+    assert half.vlm.model.dtype == torch.bfloat16
+    whole = judge(any_vlm, pack, pixels)
+    alike = 0
+    for rough, exact in zip(half.compare(PAIRS), whole.compare(PAIRS), strict=True):
+        assert all(np.isfinite(list(rough.logprobs.values())))
+        if (rough.rationale, rough.rationale_swapped) == (exact.rationale, exact.rationale_swapped):
+            alike += 1
+            assert rough.logprobs == pytest.approx(exact.logprobs, rel=0.05, abs=0.5)
+    assert alike
+    assert all(np.isfinite(point.score) for point in half.score(POINTS) if point.score is not None)
+    prompt = encode(half.vlm.processor, [Segment(image=pixels("i1")), Segment(" a red ring")])
+    assert isinstance(generate_text(half.vlm, [prompt], max_new_tokens=4)[0], str)

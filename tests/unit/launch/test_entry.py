@@ -67,6 +67,64 @@ def test_sigterm_reaches_the_rank_which_may_save(tmp_path: Path) -> None:
     assert saved.exists()
 
 
+def _start_in_pod(home: Path, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+    """Its output is what `kubectl logs` shows."""
+    environment = {
+        "UR_JOB": "job", "UR_STORE": str(home / "store"), "UR_HOME": str(home), "UR_NODE_RANK": "1",
+        "UR_TERMINATION_FILE": str(home / "ending.json"), **variables,
+    }  # fmt: skip
+    return subprocess.Popen(
+        [*ENTRY, *arguments, "--", "-c", "print('a rank')"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+def _archived(home: Path) -> str:
+    segments = sorted((home / "store/logs/job/worker-1").glob("*.log"))
+    return "".join(segment.read_text() for segment in segments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "code", "told"),
+    [
+        ([], {}, 0, "a rank"),
+        ([], {"UR_WORKSPACE": "0" * 64}, 2, "workspace is 000"),
+        (["--nodes", "2"], {}, 2, "nodes is 2: this machine is alone"),
+        (["--processes", "2", "--nodes", "2"], {"UR_MASTER": "x", "UR_HOME": "/dev/null"}, 1, "/dev/null"),
+    ],
+    ids=["its rank", "workspace", "no peers", "no directory"],
+)
+def test_the_archive_has_what_kubectl_logs_shows(
+    tmp_path: Path, arguments: list[str], variables: dict[str, str], code: int, told: str
+) -> None:
+    process = _start_in_pod(tmp_path, *arguments, **variables)
+    shown = process.communicate(timeout=60)[0]
+    assert process.returncode == code
+    assert told in shown
+    assert _archived(tmp_path) == shown
+    ending = json.loads((tmp_path / "ending.json").read_text())
+    assert ending["code"] == code
+    assert told in ending["error"] or not code
+
+
+def test_sigterm_ends_it_while_it_waits_for_a_peer(tmp_path: Path) -> None:
+    left = tmp_path / "error.txt"  # of an earlier start; it goes when signals are heeded
+    left.touch()
+    process = _start_in_pod(tmp_path, "--nodes", "2", UR_MASTER="absent.invalid:1")
+    deadline = time.monotonic() + 30
+    while left.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=60)[0] == _archived(tmp_path) == "error: stopped before its ranks had started\n"
+    assert process.returncode == 143
+
+
+def test_a_users_error_counts_whichever_rank_is_seen_to_fail_first() -> None:
+    code = "import os, sys, time; os.environ['RANK'] == '0' and sys.exit(1); time.sleep(1); sys.exit(2)"
+    assert _start(code, processes=2).wait(timeout=30) == 2
+
+
 def test_ranks_die_with_the_process_above_them() -> None:
     process = _start("import os, time; print(os.getpid(), flush=True); time.sleep(60)")
     assert process.stdout is not None

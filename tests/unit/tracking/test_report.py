@@ -9,6 +9,7 @@ import pytest
 from unified_reward.tracking import figures
 from unified_reward.tracking.markup import image, strip, tag
 from unified_reward.tracking.report import (
+    Answered,
     Chart,
     Drawn,
     Group,
@@ -49,6 +50,17 @@ def full(text: str) -> ReportData:
         verdicts=[verdict] * 20, costs=[StageCost(text, 61.0, True, 2**30, text)], wall_seconds=61.0, notes=[text],
         links={text: "http://127.0.0.1:5000/#/x", "script": "javascript:alert(1)"},
     )  # fmt: skip
+
+
+def judged(text: str) -> Policy:
+    opinion = {
+        "judge_win_rate": 0.625, "judge_win_rate_interval": [0.4, 0.8], "judge_wins": 2, "judge_ties": 1, "judge_losses": 1,
+        "judge_order_agreement": 0.75, "judge_score_before": 2.75, "judge_score_after": 2.749, "judge_score_gain": -0.001,
+        "judge_score_gain_interval": [-0.5, 0.5], "judge": text, "n": 4, "prompts": 2, "metric": "win rate by the judge",
+    }  # fmt: skip
+    answered = Answered(text, text, text, "after", 0.9, 1.0, 4.0, [picture()])
+    drawn = Drawn(text, [picture()], [picture()], [False], [True], "preferred by the judge")
+    return Policy(text, opinion, [], [drawn], [answered])
 
 
 class Audit(HTMLParser):
@@ -128,6 +140,24 @@ def test_numbers_are_shown_as_they_are() -> None:
     assert "10 – 12" in shown
     assert "1 min 01 s" in shown
     assert "before: 0 of 1 right" in shown
+
+
+def test_an_opinion_is_told_from_a_measurement() -> None:
+    shown = "".join(audit(render(ReportData(run="r", summary="s", policies=[judged("x")]))).shown)
+    assert "win rate by the judge" in shown
+    assert re.search(r"62\.5\s*40\.0 – 80\.0\s*2 / 1 / 1\s*75\.0\s*4", shown)
+    assert re.search(r"2\.75\s*2\.75\s*\+0\.00\s*-0\.50 – \+0\.50", shown)
+    assert "1 of 1 preferred by the judge" in shown
+    assert "known truth of held-out prompts" not in shown
+    both = "".join(audit(render(ReportData(run="r", summary="s", policies=[*full("y").policies, judged("x")]))).shown)
+    assert "known truth of held-out prompts, without the judge" in both
+    assert "In the judge's opinion" in both
+
+
+def test_answers_and_the_name_of_a_judge_are_escaped() -> None:
+    found = audit(render(ReportData(run="r", summary="s", policies=[judged(EVIL)])))
+    assert found.harmful == []
+    assert "".join(found.shown).count("<script>alert('x')</script>") >= 6
 
 
 def test_missing_results_stay_empty_instead_of_zero() -> None:
