@@ -22,11 +22,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
 from unified_reward import names, progress
 from unified_reward.errors import EXIT_USER_ERROR, UserError
+from unified_reward.launch.causes import EXIT_STOPPED
 from unified_reward.launch.ending import make_ending, write_ending
 from unified_reward.launch.log_archive import LogArchive
 from unified_reward.launch.rendezvous import elastic_command, environments
@@ -50,28 +52,32 @@ def main() -> int:
     launcher = os.getppid()
     _die_with_parent(signal.SIGTERM)
     if os.getppid() != launcher:  # it died before the request took hold
-        return 128 + signal.SIGTERM
+        return EXIT_STOPPED
     started = time.time()
     _write(names.PID_FILE, {"pid": os.getpid(), "created": _created()})
     in_pod = bool(os.environ.get(names.JOB))
-    if in_pod:
-        _prepare_pod()
     words = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
     ranks = _Ranks(words, piped=in_pod)
     try:
         if in_pod:
-            _apply_workspace()
+            with ranks.stoppable():
+                _prepare_pod()
+                _apply_workspace()
         if arguments.elastic:
             ranks.start_elastic(arguments.processes)
         else:
-            ranks.start(environments(arguments.processes, arguments.nodes))
+            with ranks.stoppable():  # a peer may take minutes to have an address
+                each = environments(arguments.processes, arguments.nodes)
+            ranks.start(each)
         code = ranks.wait()
         if in_pod and code == 0:
             ranks.look_ahead()
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        code = EXIT_USER_ERROR if isinstance(error, UserError) else 1
-        ranks.tails[-1].append(str(error))
+    except _StoppedError:
+        code = ranks.explain("stopped before its ranks had started", EXIT_STOPPED)
+    except UserError as error:
+        code = ranks.explain(str(error), EXIT_USER_ERROR)
+    except OSError as error:
+        code = ranks.explain(str(error), 1)
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_seconds = usage.ru_utime + usage.ru_stime
     _write(names.EXIT_FILE, {"code": code, "cpu_seconds": cpu_seconds})
@@ -82,6 +88,10 @@ def main() -> int:
     ranks.close()
     write_ending(ending)
     return code
+
+
+class _StoppedError(Exception):
+    """SIGTERM came before there was a rank to pass it on to."""
 
 
 class _Ranks:
@@ -99,10 +109,32 @@ class _Ranks:
         self._readers: list[threading.Thread] = []
         self._print = threading.Lock()
         self._stopping = 0.0
+        self._stoppable = False
         self._grace = float(os.environ.get(names.GRACE_SECONDS, GRACE_SECONDS))
         self._shown = (0, time.monotonic())
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
+
+    @contextlib.contextmanager
+    def stoppable(self) -> Iterator[None]:
+        """What may take long and starts no process: SIGTERM ends it at once. Raises _StoppedError."""
+        self._stoppable = not self._stopping
+        try:
+            if not self._stoppable:
+                raise _StoppedError
+            yield
+        finally:
+            self._stoppable = False
+
+    def explain(self, message: str, code: int) -> int:
+        """Say what kept the ranks from starting, where their output would be."""
+        self.tails[-1].append(message)
+        line = f"error: {message}\n"
+        if self.piped:
+            self._say(line.encode())
+        else:
+            print(line, end="", file=sys.stderr, flush=True)
+        return code
 
     def start(self, each: list[dict[str, str]]) -> None:
         for local, environment in enumerate(each):
@@ -132,11 +164,13 @@ class _Ranks:
                 self._show_progress()
             time.sleep(POLL_SECONDS)
         codes = [p.returncode for p in self.processes]
-        if self.first_failed < 0:
+        if EXIT_USER_ERROR in codes:  # no peer's end makes one of these; that of a peer may be noticed before it
+            self.first_failed = codes.index(EXIT_USER_ERROR)
+        elif self.first_failed < 0:
             self.first_failed = next((n for n, code in enumerate(codes) if code), -1)
         worst = codes[self.first_failed] if self.first_failed >= 0 else 0
-        if worst and self.elastic:
-            worst = 128 + signal.SIGTERM if self._stopping else _code_behind_torchrun(worst, self.tails[0])
+        if self.elastic and self._stopping and worst not in (0, EXIT_USER_ERROR):
+            return EXIT_STOPPED  # torchrun ends with 1 then
         return 128 - worst if worst < 0 else worst
 
     def look_ahead(self) -> None:
@@ -157,6 +191,8 @@ class _Ranks:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} if self.piped else {}
         process = subprocess.Popen(command, env=environment, preexec_fn=_die_with_parent, **pipes)  # type: ignore[call-overload]
         self.processes.append(process)
+        if self._stopping:  # it came while this one was being started
+            process.send_signal(signal.SIGTERM)
         if self.piped:
             reader = threading.Thread(target=self._read, args=(process, local, prefix.encode()), daemon=True)
             reader.start()
@@ -190,22 +226,14 @@ class _Ranks:
 
     def _stop(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  (the signature of a handler)
         self._end(signal.SIGTERM)
+        if self._stoppable:
+            raise _StoppedError
 
     def _end(self, number: signal.Signals) -> None:
         self._stopping = self._stopping or time.monotonic()
         for process in self.processes:
             if process.poll() is None:
                 process.send_signal(number)
-
-
-def _code_behind_torchrun(code: int, tail: collections.deque[str]) -> int:
-    """torchrun's summary has the code of the rank that failed first: `exitcode  : -9 (pid: 17)`."""
-    for line in tail:
-        name, separator, value = line.partition(":")
-        if separator and name.strip() == "exitcode":
-            with contextlib.suppress(ValueError):
-                return int(value.split()[0])
-    return code
 
 
 def _prepare_pod() -> None:

@@ -47,7 +47,7 @@ def elastic_command(processes: int, words: list[str]) -> list[str]:
     words: `-m MODULE ...`. The -- keeps torchrun from reading the module's options as abbreviations of its own.
     """
     return [
-        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), words[0], "--", *words[1:]
+        sys.executable, "-m", "unified_reward.launch.elastic", "--nproc-per-node", str(processes), words[0], "--", *words[1:]
     ]  # fmt: skip
 
 
