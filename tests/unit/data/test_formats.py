@@ -271,6 +271,7 @@ def test_votes_name_what_they_judge() -> None:
     assert [(e.aspect, e.choice) for e in read("votes")] == [
         ("visual quality", "1"), ("motion quality", "tie"), ("text alignment", "2"),
     ]  # fmt: skip
+    assert [e.choice for e in read("votes", VQ=" A ", MQ="Same", TA=None)] == ["1", "tie"]
 
 
 def test_benchmarks_are_held_out() -> None:

@@ -10,20 +10,22 @@ from unified_reward.data.format import Format, has
 from unified_reward.records import Choice, Task
 
 ASPECTS = {"VQ": "visual quality", "MQ": "motion quality", "TA": "text alignment", "Overall": "overall quality"}
-VOTES = {"A": Choice.FIRST, "B": Choice.SECOND, "same": Choice.TIE}
+VOTES = {"a": Choice.FIRST, "b": Choice.SECOND, "same": Choice.TIE}
 
 
 def read(row: Row) -> list[Example]:
     media, prompt = [File(text(row, key)) for key in ("path_A", "path_B")], text(row, "prompt")
     found = []
     for column, aspect in ASPECTS.items():
-        vote = row.get(column)
-        if vote in (None, ""):
+        vote = str(row.get(column) or "").strip()
+        if not vote:
             continue
-        if vote not in VOTES:
+        if vote.lower() not in VOTES:
             raise RowError("a vote is not A, B or same", f"{column}: {vote}")
         found.append(
-            Example(task=Task.VIDEO_GENERATION_PAIR, prompt=prompt, media=media, choice=VOTES[vote], aspect=aspect)
+            Example(
+                task=Task.VIDEO_GENERATION_PAIR, prompt=prompt, media=media, choice=VOTES[vote.lower()], aspect=aspect
+            )
         )
     if not found:
         raise RowError("no vote", f"columns are {', '.join(ASPECTS)}")

@@ -39,7 +39,8 @@ SIGNS = {Side.FIRST: 1, Side.SECOND: -1, Side.TIE: 0}
 def score(benchmark: str, verdicts: Path, data: Path | None) -> Report:
     """Accuracy with and without ties, per label and group, from answers, scores or both (then answers are the accuracy)."""
     layout = LAYOUTS[benchmark]
-    pairs, known = read_pairs(layout, verdicts, data)
+    read = read_pairs(layout, verdicts, data)
+    pairs, known = read.pairs, read.known
     in_words = any(pair.votes for pair in pairs)
     verdict_of = _winners(pairs) if in_words else _by_score(pairs, OVERALL)
     right = [side is pair.gold for side, pair in zip(verdict_of, pairs, strict=True)]
@@ -58,7 +59,7 @@ def score(benchmark: str, verdicts: Path, data: Path | None) -> Report:
     if scalar:
         metrics["scores"] = scalar
     expected = known if known is not None or layout.rounded else layout.size
-    metrics["missing"] = max(0, expected - len(pairs)) if expected else None
+    metrics |= {"missing": max(0, expected - len(pairs)) if expected else None, "unlabelled": read.unlabelled}
     unread = ((pair.place, vote.text) for pair in pairs for vote in pair.votes if vote.side is None)
     metrics["unread"] = first_unread(unread)
     return Report(benchmark, share(right, parsed), groups, metrics, _notes(layout, pairs, metrics, in_words=in_words))
@@ -154,6 +155,8 @@ def _notes(layout: PairLayout, pairs: Sequence[JudgedPair], metrics: Mapping[str
         notes.append(f"{len(pairs):,} items; the published rows are of {about}{layout.size:,}, so they do not compare.")
     elif metrics["missing"]:
         notes.append(f"{metrics['missing']:,} items of the data have no verdict and are not counted.")
+    if metrics["unlabelled"]:
+        notes.append(f"{metrics['unlabelled']:,} rows have an empty label and are not counted.")
     one_sided = len({pair.gold for pair in pairs}) == 1 and len(pairs) > 1
     if in_words and one_sided and not any(pair.order_given for pair in pairs):
         notes.append("Every label is the same side and no row gives the order shown: a judge that always names one place "

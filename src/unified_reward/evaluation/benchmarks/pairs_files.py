@@ -79,22 +79,44 @@ class JudgedPair:
     order_given: bool = False
 
 
-def read_pairs(layout: PairLayout, verdicts: Path, data: Path | None) -> tuple[list[JudgedPair], int | None]:
-    """Each judged pair once, and how many pairs the data have (None without data)."""
+@dataclass(frozen=True)
+class PairsRead:
+    """pairs: each judged pair once. known: how many labelled pairs the data have, None without data. unlabelled: rows whose
+    label is empty, left out."""
+
+    pairs: list[JudgedPair]
+    known: int | None
+    unlabelled: int
+
+
+def read_pairs(layout: PairLayout, verdicts: Path, data: Path | None) -> PairsRead:
     rows = [opened(row) for row in read_rows(verdicts, "--verdicts")]
     known = read_rows(data, "--data") if data else None
     if known and _of_single_items(rows):
         rows = _paired(verdicts, layout, rows, known)
     joined = _Join(data, known, rows) if data and known is not None else None
     pairs: dict[object, JudgedPair] = {}
+    unlabelled = 0
     for number, row in enumerate(rows):
         of_data = joined.row(verdicts, number, row) if joined else None
+        if _is_unlabelled(row if of_data is None else of_data):
+            unlabelled += 1
+            continue
         key = id(of_data) if of_data is not None else _own_key(number, row)
         if key not in pairs:
             pairs[key] = _labelled(layout, verdicts, row, data, of_data)
         is_labelled = of_data is not None or first_of(row, LABELS) is not None
         _add_verdict(layout, verdicts, row, pairs[key], (*TEXTS, SHOWN_LABEL) if is_labelled else TEXTS)
-    return list(pairs.values()), None if known is None else len(known)
+    if not pairs:
+        _gold(layout, verdicts, rows[0], False)  # raises: none has a label
+    labelled = None if known is None else sum(not _is_unlabelled(row) for row in known)
+    return PairsRead(list(pairs.values()), labelled, unlabelled)
+
+
+def _is_unlabelled(row: Row) -> bool:
+    """Whether there is a field for the label and it is empty, as in some rows of VideoGen-RewardBench."""
+    name = first_of(row, LABELS)
+    return name is not None and row.values[name] in (None, "") and not isinstance(row.values.get(SHOWN_LABEL), str)
 
 
 def _of_single_items(rows: Sequence[Row]) -> bool:

@@ -203,3 +203,14 @@ def test_hpdv3_rows_carry_their_pair_or_name_it(tmp_path: Path) -> None:
 def test_answers_however_they_are_nested(tmp_path: Path, output: object) -> None:
     verdicts = lines(tmp_path / "v.jsonl", [{"Overall": "A", "output": output}])
     assert scored("videogen-rewardbench", verdicts)["accuracy"] == 1.0
+
+
+def test_rows_with_an_empty_label_are_counted_apart(tmp_path: Path) -> None:
+    (tmp_path / "v.csv").write_text(
+        "path_A,path_B,VQ,Overall,output\na,b,A,A,Video 1 is better\nc,d,B,,Video 1 is better\n"
+    )
+    found = scored("videogen-rewardbench", tmp_path / "v.csv")
+    assert (found["accuracy"], found["n"], found["metrics"]["unlabelled"]) == (1.0, 1, 1)
+    assert "1 rows have an empty label and are not counted." in found["notes"]
+    with pytest.raises(UserError, match=r"line 1 .*Overall is None"):
+        scored("videogen-rewardbench", lines(tmp_path / "v.jsonl", [{"Overall": None, "output": ONE}]))
