@@ -2,7 +2,8 @@
 
     python benchmarks/operator_scale.py --runs 300            judges whose jobs end at once, then a restart
     python benchmarks/operator_scale.py --runs 100 --beside 5000   the same among so many runs that rest (suspended)
-    python benchmarks/operator_scale.py --burst 300           so many jobs end while no operator runs, then it starts
+    python benchmarks/operator_scale.py --burst 300           so many jobs end while no operator runs, then it starts;
+                                                              and a bare client that makes the same jobs
     python benchmarks/operator_scale.py --wide 64             one judge of 64 nodes x 8 GPUs: submitted, reported, cancelled
 
 It needs kubectl, a cluster with the AlignmentRun resource, training-operator and nodes labelled `node-type=fake` (kwok). API
@@ -33,6 +34,7 @@ import aiohttp
 from aiohttp import web
 
 from operators.alignmentrun.api import JOBS, PODS, RUNS, Access, Api, ApiError
+from operators.alignmentrun.controller import WORKERS
 
 ROOT = Path(__file__).parents[1]
 NAMESPACE, PORT, MLFLOW_PORT = "ur-scale", 18080, 15000
@@ -143,11 +145,30 @@ async def _burst(count: int) -> None:
         while len(seen.added) < len(before) + count:
             await asyncio.sleep(0.05)
         waits = sorted(when - began for job, when in seen.added.items() if job not in before)
-        print(
-            f"{count} successes found at once -> next job seen: median {statistics.median(waits):.2f} s, longest {waits[-1]:.2f} s"
-        )
+        _tell_burst(f"{count} successes found at once -> next job seen", waits)
+    peers = [await api.get(JOBS, job) for job in sorted(set(seen.added) - before)]
+    before = set(seen.added)
+    began = time.monotonic()
+    await _create(api, [_bare(job) for job in peers], JOBS, WORKERS)
+    while len(seen.added) < len(before) + count:
+        await asyncio.sleep(0.05)
+    bare = sorted(when - began for job, when in seen.added.items() if job not in before)
+    _tell_burst(f"the same {count} jobs, ready-made, from a bare client with as many connections", bare)
+    print(f"operator / bare client: {waits[-1] / bare[-1]:.2f}")
     watch.cancel()
     await api.close()
+
+
+def _tell_burst(what: str, waits: list[float]) -> None:
+    p99 = waits[int(0.99 * (len(waits) - 1))]
+    print(f"{what}: median {statistics.median(waits):.2f} s, p99 {p99:.2f} s, longest {waits[-1]:.2f} s")
+
+
+def _bare(job: dict[str, Any]) -> dict[str, Any]:
+    """The job as it was sent, of no run."""
+    kept = {key: job["metadata"][key] for key in ("labels", "annotations", "namespace") if key in job["metadata"]}
+    metadata = {**kept, "name": f"bare-{job['metadata']['name']}"}
+    return {"apiVersion": job["apiVersion"], "kind": job["kind"], "metadata": metadata, "spec": job["spec"]}
 
 
 async def _wide(nodes: int) -> None:
@@ -188,14 +209,14 @@ def _judge(name: str, seconds: str = "0") -> dict[str, Any]:
     }  # fmt: skip
 
 
-async def _create(api: Api, documents: list[dict[str, Any]]) -> None:
+async def _create(api: Api, documents: list[dict[str, Any]], path: str = RUNS, connections: int = CREATORS) -> None:
     left = list(reversed(documents))
 
     async def work() -> None:
         while left:
-            await api.create(RUNS, left.pop())
+            await api.create(path, left.pop())
 
-    await asyncio.gather(*(work() for _ in range(CREATORS)))
+    await asyncio.gather(*(work() for _ in range(connections)))
 
 
 @dataclass
