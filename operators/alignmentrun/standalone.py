@@ -27,14 +27,12 @@ from unified_reward.launch.pytorchjob import (
     QUEUE_LABEL,
     Manifest,
 )
+from unified_reward.launch.retries import BACKOFF_SECONDS, FAILURES, LOST
 from unified_reward.launch.times import epoch_seconds
 from unified_reward.pipeline.decide import ActionKind, Limits, RunState, State, View, decide
 
-FAILURES = f"{PREFIX}/failures"  # of the attempts before, by cause, written as RETRIES is
 SUPERSEDED_BY = f"{PREFIX}/superseded-by"  # the attempt that took this one's place
 GATHERED = f"{PREFIX}/gathered"  # of several pods, when the last was made of those that then all ran
-LOST = f"{PREFIX}/lost"  # a pod of it was lost while the others needed it; it was suspended for that
-BACKOFF_SECONDS = 5.0
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import time
+
 from torchx.specs import AppState
 
-from unified_reward.launch.job_status import JobState, attempt_of, is_suspended, job_state, queue_of
+from unified_reward.launch.job_status import (
+    JobState,
+    annotation,
+    attempt_of,
+    has_ended,
+    is_suspended,
+    job_state,
+    queue_of,
+)
 from unified_reward.launch.kube import Kube, core_path, jobs_path, workloads_path
 from unified_reward.launch.pods import Resource, name
 from unified_reward.launch.pytorchjob import APP, JOB_LABEL, MANAGED_BY, MANAGER
+from unified_reward.launch.retries import LOST, settled
 
 OURS = f"{MANAGED_BY}={MANAGER}"
 
@@ -45,8 +56,8 @@ def state_of(cluster: Kube, job: Resource) -> JobState:
     """With pods, and with events and Kueue's view only when something waits."""
     namespace = job["metadata"]["namespace"]
     pods = cluster.objects(core_path(namespace, "pods"), labels=f"{JOB_LABEL}={name(job)}")
-    state = job_state(job, pods)
-    if state.state is not AppState.PENDING:
+    state = settled(job_state(job, pods), job, pods, time.time())
+    if state.state is not AppState.PENDING or has_ended(job) or annotation(job, LOST):
         return state
     if is_suspended(job):
         return job_state(job, pods, (), workload_of(cluster, job))

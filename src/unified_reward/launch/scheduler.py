@@ -17,7 +17,7 @@ from typing import Any
 
 from torchx.runner import config as torchx_config
 from torchx.schedulers.api import DescribeAppResponse, ListAppResponse, Scheduler, Stream, filter_regex
-from torchx.specs import AppDef, AppDryRunInfo, AppState, ReplicaStatus, RoleStatus, runopts
+from torchx.specs import AppDef, AppDryRunInfo, AppState, ReplicaStatus, RoleStatus, is_terminal, runopts
 
 from unified_reward.config import ClusterDefaults
 from unified_reward.errors import UserError
@@ -28,9 +28,11 @@ from unified_reward.launch.job_logs import ReplicaLog, archived_replicas
 from unified_reward.launch.job_status import (
     CANCELLED_AT,
     CANCELLED_BY,
+    annotation,
+    has_ended,
+    has_succeeded,
     job_state,
     main_container,
-    nothing_follows,
     role_name,
     role_of,
     structured_error,
@@ -40,6 +42,7 @@ from unified_reward.launch.kube import Kube, jobs_path, workloads_path
 from unified_reward.launch.overlay import workspace_key
 from unified_reward.launch.pods import name as name_of
 from unified_reward.launch.pytorchjob import Manifest
+from unified_reward.launch.retries import settled
 from unified_reward.launch.scheduler_options import Options
 from unified_reward.launch.submission import Request, make_request
 from unified_reward.launch.times import rfc3339
@@ -50,6 +53,7 @@ NAME = "pytorchjob"
 SESSION = "torchx"
 HANDLES = f"{NAME}://{SESSION}/"
 DRY_RUN_RETRY_SECONDS = 3.0
+POLL_SECONDS = 2.0
 STATUS_RETRY_SECONDS = 120.0  # an API server's restart must not end `torchx run --wait`
 
 
@@ -104,7 +108,10 @@ class PyTorchJobScheduler(Scheduler):  # type: ignore[misc]
 
     def list(self, cfg: Mapping[str, Any] | None = None) -> list[ListAppResponse]:  # noqa: ARG002  (of TorchX after 0.7)
         return [
-            ListAppResponse(f"{job['metadata']['namespace']}:{app_of(job)}", job_state(job, pods).state)
+            ListAppResponse(
+                f"{job['metadata']['namespace']}:{app_of(job)}",
+                settled(job_state(job, pods), job, pods, time.time()).state,
+            )
             for job, pods in all_apps(self._connect(""))
         ]
 
@@ -112,13 +119,17 @@ class PyTorchJobScheduler(Scheduler):  # type: ignore[misc]
         """Say who and when on the job, then have its pods ended: SIGTERM, a checkpoint, and their devices are free."""
         cluster, namespace, name = self._located(app_id)
         job = latest(cluster, namespace, name)
-        if job is None or nothing_follows(job):
+        if job is None or has_succeeded(job) or annotation(job, CANCELLED_AT):
             return
         marks = {CANCELLED_AT: rfc3339(time.time()), CANCELLED_BY: _user()}
+        path = jobs_path(namespace, name_of(job))
+        if has_ended(job):
+            if state_of(cluster, job).state is AppState.PENDING:  # it would be tried again
+                cluster.merge(path, {"metadata": {"annotations": marks}})
+            return
         workload = workload_of(cluster, job)
         if workload is not None:  # Kueue would undo a suspension that is not its own
             cluster.merge(workloads_path(namespace, name_of(workload)), {"spec": {"active": False}})
-        path = jobs_path(namespace, name_of(job))
         cluster.merge(path, {"metadata": {"annotations": marks}, "spec": {"runPolicy": {"suspend": True}}})
 
     def delete(self, app_id: str) -> bool:
@@ -163,8 +174,11 @@ class PyTorchJobScheduler(Scheduler):  # type: ignore[misc]
         cluster, namespace, name = self._located(app_id)
         read: set[str] = set()
         while True:
-            jobs = [name_of(job) for job in attempts(cluster, namespace, name)] or [name]
-            new = [job for job in jobs if job not in read]
+            there = attempts(cluster, namespace, name)
+            new = [job for job in [name_of(job) for job in there] or [name] if job not in read]
+            if not new and follow and there and not is_terminal(state_of(cluster, there[-1]).state):
+                time.sleep(POLL_SECONDS)
+                continue
             if not new:
                 return
             for place, job in enumerate(new):

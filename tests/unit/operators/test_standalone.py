@@ -7,19 +7,19 @@ import json
 from typing import Any
 
 import pytest
+from torchx.specs import AppState
 
 from operators.alignmentrun.cache import ALONE, Cache
 from operators.alignmentrun.standalone import (
-    FAILURES,
     GATHERED,
-    LOST,
     SUPERSEDED_BY,
     NextStep,
     further_attempt,
     next_step,
 )
-from unified_reward.launch.job_status import CANCELLED_AT, RETRIES
+from unified_reward.launch.job_status import CANCELLED_AT, RETRIES, JobState, job_state
 from unified_reward.launch.pytorchjob import API_VERSION, APP, ATTEMPT, KIND
+from unified_reward.launch.retries import FAILURES, LOST, settled
 
 from .world import START, ended, pod_of, stamp
 
@@ -109,6 +109,58 @@ def test_attempts_are_bounded_by_their_cause(code: int, attempts: int) -> None:
         app.now += 3600
         app.settle()
     assert list(app.jobs) == ["j", "j-a2", "j-a3"][:attempts]
+
+
+def seen(app: App, name: str) -> JobState:
+    """As `torchx status` and `--wait` see a job."""
+    pods = app.pods.get(name, [])
+    return settled(job_state(app.jobs[name], pods), app.jobs[name], pods, app.now)
+
+
+@pytest.mark.parametrize("codes", [(2,), (1,), (143, 2), (137, 137), (143, 137, 1), (143, 143, 143), (137, 143, 137)])
+def test_a_job_counts_as_failed_when_the_operator_lets_it_be_and_not_before(codes: tuple[int, ...]) -> None:
+    app = App()
+    for number, code in enumerate(codes, start=1):
+        name = "j" if number == 1 else f"j-a{number}"
+        app.fail(name, code)
+        before = seen(app, name)
+        app.now += 20  # its backoff
+        app.settle()
+        follows = f"j-a{number + 1}" in app.jobs
+        assert before.state is (AppState.PENDING if follows else AppState.FAILED)
+        assert (f"attempt {number + 1} follows" in before.message) is follows
+    assert not follows
+    assert len(app.jobs) == len(codes)
+
+
+def test_a_job_that_nobody_tries_again_has_failed_in_the_end() -> None:
+    app = App(nodes=2)
+    app.fail("j", 143)
+    going = pod_of(app.jobs["j"], 1, app.now)
+    going["metadata"]["deletionTimestamp"] = stamp(app.now + 60)
+    app.pods["j"].append(going)  # the operator waits for it
+    app.now += 200
+    assert seen(app, "j").state is AppState.PENDING
+    app.now += 200
+    assert seen(app, "j").state is AppState.FAILED
+    assert seen(app, "j").message.endswith("no operator has tried it again")
+    app.now -= 400
+    app.jobs["j"]["metadata"]["annotations"][CANCELLED_AT] = stamp(app.now)
+    assert seen(app, "j").state is AppState.FAILED
+
+
+def test_a_lost_gang_with_no_retry_left_has_failed_though_its_job_is_only_suspended() -> None:
+    for retries, state in (("preempted=1", AppState.PENDING), ("preempted=0", AppState.FAILED)):
+        app = App(retries, nodes=2)
+        app.jobs["j"]["metadata"]["annotations"][LOST] = "j-worker-1 was deleted"
+        app.jobs["j"]["spec"]["runPolicy"]["suspend"] = True
+        suspended = {"type": "Suspended", "status": "True", "lastTransitionTime": stamp(app.now)}
+        app.jobs["j"]["status"] = {"conditions": [suspended]}
+        assert seen(app, "j").state is state
+        assert "j-worker-1 was deleted" in seen(app, "j").message
+        app.now += 20
+        app.settle()
+        assert ("j-a2" in app.jobs) is (state is AppState.PENDING)
 
 
 def test_causes_are_counted_each_for_itself_over_the_attempts() -> None:
