@@ -13,6 +13,7 @@ import yaml
 from unified_reward.cli.console import print_json, say
 from unified_reward.config import AlignmentRun, ClusterDefaults, Stage, load_document, placement
 from unified_reward.config.graph import Node, build_graph
+from unified_reward.config.load import override_value
 from unified_reward.errors import UserError
 from unified_reward.home import Home
 from unified_reward.launch.local import run_app
@@ -95,15 +96,12 @@ def _manifest(node: Node, document: AlignmentRun) -> dict[str, Any]:
 
 
 def _field(text: str) -> tuple[str, Any]:
-    name, separator, value = text.partition("=")
-    if not separator:
-        raise UserError(field="--set", value=text, why="it is not of the form FIELD=VALUE",
-                        fix="Write for example --set max_side=256.")  # fmt: skip
     from unified_reward.config import ImportConfig
 
+    name, value = override_value(text)
     known = {info.alias or field: field for field, info in ImportConfig.model_fields.items()}
     field = known.get(name, name)
     if field not in ImportConfig.model_fields:
         raise UserError(field="--set", value=name, why=f"{Stage.IMPORT} has no such field",
                         fix=f"Fields: {', '.join(ImportConfig.model_fields)}.")  # fmt: skip
-    return field, yaml.safe_load(value)
+    return field, value

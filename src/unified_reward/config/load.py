@@ -16,6 +16,18 @@ from unified_reward.errors import UserError
 ModelType = TypeVar("ModelType", bound=BaseModel)
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping, as Kubernetes does; plain YAML would silently take the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def load_document(path: Path, overrides: Sequence[str] = ()) -> AlignmentRun:
     """Read and check a run document. overrides: `spec.rewardTrain.steps=50`, YAML values.
 
@@ -32,8 +44,8 @@ def load_document(path: Path, overrides: Sequence[str] = ()) -> AlignmentRun:
 def parse_document(text: str, *, name: str, overrides: Sequence[str] = ()) -> AlignmentRun:
     """`load_document` for text already in memory."""
     try:
-        documents = [d for d in yaml.safe_load_all(text) if d is not None]
-    except yaml.YAMLError as error:
+        documents = [d for d in yaml.load_all(text, _Loader) if d is not None]
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
         why = f"it is no valid YAML: {' '.join(str(error).split())}"
         raise UserError(field="FILE", value=name, why=why, fix="Mend the syntax.") from error
     if len(documents) != 1 or not isinstance(documents[0], dict):
@@ -47,6 +59,19 @@ def parse_document(text: str, *, name: str, overrides: Sequence[str] = ()) -> Al
     return validate(AlignmentRun, document)
 
 
+def override_value(override: str) -> tuple[str, Any]:
+    """`PATH=VALUE` -> path and value, which is YAML. Raises UserError."""
+    path, separator, text = override.partition("=")
+    if not separator or not path:
+        raise UserError(field="--set", value=override, why="it is not of the form PATH=VALUE",
+                        fix="Write for example --set spec.rewardTrain.steps=50.")  # fmt: skip
+    try:
+        return path, yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
+        why = f"its value is no valid YAML ({getattr(error, 'problem', None) or error})"
+        raise UserError(field="--set", value=override, why=why, fix="Mend it, or put it in quotes.") from error
+
+
 def validate(model: type[ModelType], values: Mapping[str, Any], prefix: str = "") -> ModelType:
     """`model.model_validate` with pydantic's complaint turned into a UserError."""
     try:
@@ -56,10 +81,7 @@ def validate(model: type[ModelType], values: Mapping[str, Any], prefix: str = ""
 
 
 def _override(document: dict[str, Any], override: str) -> None:
-    path, separator, text = override.partition("=")
-    if not separator or not path:
-        raise UserError(field="--set", value=override, why="it is not of the form PATH=VALUE",
-                        fix="Write for example --set spec.rewardTrain.steps=50.")  # fmt: skip
+    path, value = override_value(override)
     *parents, last = path.split(".")
     node: Any = document
     for depth, part in enumerate(parents):
@@ -71,9 +93,9 @@ def _override(document: dict[str, Any], override: str) -> None:
             fix = "Follow the document's structure; list items go by number (spec.policies.0.score.way)."
             raise UserError(field="--set", value=override, why=why, fix=fix)
     if isinstance(node, list) and last.isdigit() and int(last) < len(node):
-        node[int(last)] = yaml.safe_load(text)
+        node[int(last)] = value
     elif isinstance(node, dict):
-        node[last] = yaml.safe_load(text)
+        node[last] = value
     else:
         raise UserError(field="--set", value=override, why="it points into a list", fix="Name an item by its number.")
 
