@@ -239,8 +239,8 @@ def _summary(cluster: Kube, resource: Resource) -> dict[str, Any]:
     run_status.store = defaults.store
     if run_status.started:
         run_status.cost.wall_seconds = (run_status.ended or time.time()) - run_status.started
-    with cluster_store(cluster, cluster.namespace, defaults):
-        return summarise(run_status)
+    with cluster_store(cluster, cluster.namespace, defaults) as store:
+        return summarise(run_status, store)
 
 
 def _all_runs(cluster: Kube, *, as_json: bool) -> int:

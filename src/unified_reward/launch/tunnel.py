@@ -18,7 +18,7 @@ from typing import Any
 from unified_reward.config import ClusterDefaults
 from unified_reward.errors import UserError
 from unified_reward.launch.kube import Kube, core_path
-from unified_reward.store import ObjectStore, open_store
+from unified_reward.store import ObjectStore, S3Access, open_store
 
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 OWN_ENDPOINT = ("UR_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
@@ -27,24 +27,22 @@ RETRY_SECONDS = 20.0
 
 @contextlib.contextmanager
 def cluster_store(kube: Kube, namespace: str, defaults: ClusterDefaults) -> Iterator[ObjectStore]:
-    """The store of the installation in `namespace`. The environment names it while open. Raises UserError."""
+    """The store of the installation in `namespace`. Raises UserError."""
     if not defaults.store.startswith("s3://"):
         raise UserError(field="store", value=defaults.store, why="only object stores can be reached from outside of the cluster",
                         fix="Give the installation an s3:// store.")  # fmt: skip
     if any(os.environ.get(name) for name in OWN_ENDPOINT):
         yield open_store(defaults.store, retry_seconds=RETRY_SECONDS)
         return
-    environment = _keys(kube, namespace, defaults)
+    key, secret = _keys(kube, namespace, defaults)
     with contextlib.ExitStack() as stack:
+        endpoint = defaults.store_endpoint
         if defaults.store_service:
             tunnel = stack.enter_context(
                 Tunnel(kube, namespace, defaults.store_service, _port(defaults.store_endpoint))
             )
-            environment["UR_S3_ENDPOINT"] = f"http://127.0.0.1:{tunnel.port}"
-        elif defaults.store_endpoint:
-            environment["UR_S3_ENDPOINT"] = defaults.store_endpoint
-        stack.enter_context(_environment(environment))
-        yield open_store(defaults.store, retry_seconds=RETRY_SECONDS)
+            endpoint = f"http://127.0.0.1:{tunnel.port}"
+        yield open_store(defaults.store, retry_seconds=RETRY_SECONDS, access=S3Access(endpoint, key, secret))
 
 
 class Tunnel:
@@ -128,15 +126,17 @@ def _behind(kube: Kube, namespace: str, service: str, port: int) -> tuple[str, i
                     fix="Wait for the installation, or set UR_S3_ENDPOINT and AWS_* to reach the store yourself.")  # fmt: skip
 
 
-def _keys(kube: Kube, namespace: str, defaults: ClusterDefaults) -> dict[str, str]:
+def _keys(kube: Kube, namespace: str, defaults: ClusterDefaults) -> tuple[str, str]:
+    """Key id and secret; "" where the environment has them."""
     if all(os.environ.get(name) for name in KEYS) or not defaults.store_secret:
-        return {}
+        return "", ""
     secret = kube.get(core_path(namespace, "secrets", defaults.store_secret))
     data = (secret or {}).get("data") or {}
     if not all(name in data for name in KEYS):
         raise UserError(field="store", value=f"Secret {defaults.store_secret}", why=f"it is not in namespace {namespace}",
                         fix="Install the chart there, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.")  # fmt: skip
-    return {name: base64.b64decode(data[name]).decode() for name in KEYS}
+    key_id, secret_key = (base64.b64decode(data[name]).decode() for name in KEYS)
+    return key_id, secret_key
 
 
 def _port(endpoint: str) -> int:
@@ -144,17 +144,3 @@ def _port(endpoint: str) -> int:
 
     parts = urlsplit(endpoint)
     return parts.port or (443 if parts.scheme == "https" else 80)
-
-
-@contextlib.contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

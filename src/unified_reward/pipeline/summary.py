@@ -25,15 +25,15 @@ OPINION = (
 WORST_FIRST = (State.FAILED, State.RUNNING, State.CANCELLED, State.WAITING)
 
 
-def summarise(status: RunStatus) -> dict[str, Any]:
-    """JSON values: judge by task, policies by name, cost, stages by name.
+def summarise(status: RunStatus, store: ObjectStore | None = None) -> dict[str, Any]:
+    """JSON values: judge by task, policies by name, cost, stages by name. store: by default opened as the status names it.
 
     Shares are in 0..1, seconds and bytes plain. What has not been measured yet is not there. seconds of a stage: of the
     work itself, also when this run reused it, summed over policies. groups: the repeats of a sweep, by policy and way;
     spread: standard deviation of the gain over seeds, None for one seed. Policies measured by a judge have fields judge_*
     in place of before and after; in their groups a half stands for before, and the win rate for after.
     """
-    done = commits_of(status)
+    done = commits_of(status, store)
     judge = done.get(Stage.REWARD_EVAL.value)
     evaluated = {node.partition("/")[2]: commit for node, commit in done.items() if commit.stage == Stage.POLICY_EVAL}
     return {
@@ -48,9 +48,9 @@ def summarise(status: RunStatus) -> dict[str, Any]:
     }
 
 
-def commits_of(status: RunStatus) -> dict[str, Commit]:
+def commits_of(status: RunStatus, store: ObjectStore | None = None) -> dict[str, Commit]:
     """What the run's finished stages committed, by node. Raises UserError when the store is gone."""
-    store: ObjectStore = open_store(status.store, create=False)
+    store = store or open_store(status.store, create=False)
     found = {
         node: read_commit(store, stage.stage, stage.key)
         for node, stage in status.stages.items() if stage.state is State.DONE

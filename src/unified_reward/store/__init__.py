@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         upload_directory,
         write_artifact,
     )
+    from unified_reward.store.backends import S3Access
     from unified_reward.store.dataset import Dataset, DatasetWriter
     from unified_reward.store.errors import NotFound, StoreError
     from unified_reward.store.ledger import Ledger, Shard
@@ -39,6 +40,7 @@ __all__ = [
     "NotFound",
     "ObjectInfo",
     "ObjectStore",
+    "S3Access",
     "Shard",
     "StoreError",
     "media_key",
@@ -63,6 +65,7 @@ _HOMES = {
     "NotFound": "errors",
     "ObjectInfo": "object_store",
     "ObjectStore": "object_store",
+    "S3Access": "backends",
     "Shard": "ledger",
     "StoreError": "errors",
     "media_key": "media",

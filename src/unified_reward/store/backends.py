@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,15 @@ _memories: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
+class S3Access:
+    """How an S3 is reached; what is "" here comes from the environment."""
+
+    endpoint: str = ""
+    access_key_id: str = ""
+    secret_access_key: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
 class Backend:
     """A client and what it stands for. url holds no credentials. root: the directory of a local store, else None."""
 
@@ -28,7 +37,9 @@ class Backend:
     root: Path | None = None
 
 
-def connect(url: str, *, retry_seconds: float = RETRY_SECONDS, create: bool = True) -> Backend:
+def connect(
+    url: str, *, retry_seconds: float = RETRY_SECONDS, create: bool = True, access: S3Access | None = None
+) -> Backend:
     """The backend that `url` names; nothing is asked of a server yet.
 
     url: `file:///abs/dir`, a path, `s3://bucket/prefix`, `memory://` (new each time) or `memory://name` (shared in
@@ -40,7 +51,7 @@ def connect(url: str, *, retry_seconds: float = RETRY_SECONDS, create: bool = Tr
     if scheme == "memory":
         return _memory(url)
     if scheme == "s3":
-        return _s3(url, retry_seconds)
+        return _s3(url, retry_seconds, access or S3Access())
     shown = f"{scheme}://{url.partition('://')[2].rpartition('@')[2]}"
     raise UserError(field="store", value=shown, why=f"stores of kind {scheme}:// are not known",
                     fix="Use a path, file:///DIR or s3://BUCKET/PREFIX.")  # fmt: skip
@@ -77,7 +88,7 @@ def _memory(url: str) -> Backend:
     return Backend(_memories.setdefault(name, clients.MemoryStore()), url)
 
 
-def _s3(url: str, retry_seconds: float) -> Backend:
+def _s3(url: str, retry_seconds: float, access: S3Access) -> Backend:
     parts = urlsplit(url)
     bucket, prefix = parts.netloc, parts.path.strip("/")
     if not bucket or "@" in bucket or parts.query:
@@ -88,12 +99,13 @@ def _s3(url: str, retry_seconds: float) -> Backend:
         "virtual_hosted_style_request": False,
         "region": os.environ.get("AWS_REGION", "us-east-1"),
     }
-    endpoint = _endpoint()
+    endpoint = access.endpoint or _endpoint()
     if endpoint:
         config["endpoint"] = endpoint
+    if endpoint or access.access_key_id:
         # Without keys the client would ask the cloud's metadata service, which a MinIO's machine has not.
-        config["access_key_id"] = _variable("AWS_ACCESS_KEY_ID", url)
-        config["secret_access_key"] = _variable("AWS_SECRET_ACCESS_KEY", url)
+        config["access_key_id"] = access.access_key_id or _variable("AWS_ACCESS_KEY_ID", url)
+        config["secret_access_key"] = access.secret_access_key or _variable("AWS_SECRET_ACCESS_KEY", url)
     # A stalled server is noticed by the read timeout, so that the whole of a large transfer needs no limit of its own.
     options = {"allow_http": True, "timeout": "6h", "connect_timeout": "5s", "read_timeout": "60s"}
     retry = {"max_retries": 1000, "retry_timeout": timedelta(seconds=retry_seconds),

@@ -23,7 +23,7 @@ from pathlib import Path
 import obstore.exceptions as foreign
 
 from unified_reward.errors import UserError
-from unified_reward.store.backends import RETRY_SECONDS, Backend, connect
+from unified_reward.store.backends import RETRY_SECONDS, Backend, S3Access, connect
 from unified_reward.store.errors import NotFound, StoreError, Unreachable, translated
 
 MEBIBYTE = 1024 * 1024
@@ -44,31 +44,38 @@ class ObjectInfo:
     modified: datetime
 
 
-def open_store(url: str, *, retry_seconds: float = RETRY_SECONDS, create: bool = True) -> ObjectStore:
+def open_store(
+    url: str, *, retry_seconds: float = RETRY_SECONDS, create: bool = True, access: S3Access | None = None
+) -> ObjectStore:
     """The store at `url`: a path, `file:///abs/dir`, `s3://bucket/prefix` or `memory://`.
 
     S3: the endpoint is UR_S3_ENDPOINT or AWS_ENDPOINT_URL, the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, the
-    region AWS_REGION. retry_seconds: how long a request is tried again while the server does not answer. create: make
-    a missing local directory. Raises UserError. Nothing is asked of a server yet: see `check_writable`.
+    region AWS_REGION. access: endpoint and keys in place of these. retry_seconds: how long a request is tried again while
+    the server does not answer. create: make a missing local directory. Raises UserError. Nothing is asked of a server yet:
+    see `check_writable`.
     """
-    return ObjectStore(connect(url, retry_seconds=retry_seconds, create=create), retry_seconds=retry_seconds)
+    backend = connect(url, retry_seconds=retry_seconds, create=create, access=access)
+    return ObjectStore(backend, retry_seconds=retry_seconds, access=access)
 
 
 class ObjectStore:
     """All methods raise UserError where a person can mend it, and NotFound where a key must exist but does not."""
 
-    def __init__(self, backend: Backend, *, retry_seconds: float = RETRY_SECONDS) -> None:
+    def __init__(
+        self, backend: Backend, *, retry_seconds: float = RETRY_SECONDS, access: S3Access | None = None
+    ) -> None:
         self.url = backend.url
         self.root = backend.root
         self.retry_seconds = retry_seconds
+        self._access = access
         self._client = backend.client
         self._keeps_metadata = backend.url.startswith("s3://")
 
     def __repr__(self) -> str:
         return f"ObjectStore({self.url!r})"
 
-    def __reduce__(self) -> tuple[Callable[..., ObjectStore], tuple[str, float]]:
-        return _reopen, (self.url, self.retry_seconds)
+    def __reduce__(self) -> tuple[Callable[..., ObjectStore], tuple[str, float, S3Access | None]]:
+        return _reopen, (self.url, self.retry_seconds, self._access)
 
     def get(self, key: str) -> bytes:
         """The whole object."""
@@ -190,9 +197,7 @@ class ObjectStore:
 
     def check_writable(self) -> None:
         """Write and remove a small object, so that a store that refuses shows at once. Raises UserError."""
-        quick = (
-            self if self.root or not self._keeps_metadata else open_store(self.url, retry_seconds=PROBE_RETRY_SECONDS)
-        )
+        quick = self if not self._keeps_metadata else _reopen(self.url, PROBE_RETRY_SECONDS, self._access)
         key = f".writable-{uuid.uuid4().hex}"
         quick.put(key, b"unified-reward looks whether it may write here")
         quick.delete(key)
@@ -238,5 +243,5 @@ def _checked(key: str) -> str:
     return key
 
 
-def _reopen(url: str, retry_seconds: float) -> ObjectStore:
-    return open_store(url, retry_seconds=retry_seconds)
+def _reopen(url: str, retry_seconds: float, access: S3Access | None) -> ObjectStore:
+    return open_store(url, retry_seconds=retry_seconds, access=access)
