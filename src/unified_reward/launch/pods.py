@@ -27,6 +27,9 @@ TAKEN_AWAY = {
     "NodeAffinity",
     "UnexpectedAdmissionError",
 }
+STATUS_UNKNOWN = "ContainerStatusUnknown"
+# What kubelet and containerd say of a container that they lost: its exit code (137, 255) is then made up.
+LOST = {STATUS_UNKNOWN, "Unknown"}
 STARTING = {"ContainerCreating", "PodInitializing"}  # a container that waits for one of these starts by itself
 # One that waits for one of these waits for a person, who looks at this.
 MENDABLE = {
@@ -168,6 +171,8 @@ def _why(pod: Resource, ended: Resource, ending: Ending | None, code: int | None
         return Cause.USER, reason, message
     if not ended:  # no node ran it to an end
         return Cause.PREEMPTED, reason, message
+    if ended.get("reason") in LOST and ending is None:
+        return Cause.PREEMPTED, STATUS_UNKNOWN, "its node lost track of it, as when it restarts"
     said = ending.error if ending and ending.error else last_line(ended.get("message"))
     return cause_of(code), "", said
 

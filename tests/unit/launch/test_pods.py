@@ -40,6 +40,12 @@ DISRUPTION = {"type": "DisruptionTarget", "status": "True", "reason": "Preemptio
         (pod(0, ended(143), reason="DeadlineExceeded", message="too long"), Cause.USER, "DeadlineExceeded", "too long"),
         (pod(0, reason="OutOfcpu", message="Node didn't have enough"), Cause.PREEMPTED, "OutOfcpu", "Node didn't have enough"),
         (pod(0), Cause.PREEMPTED, "", ""),
+        (pod(0, ended(137, reason="ContainerStatusUnknown", message="The container could not be located")),
+         Cause.PREEMPTED, "ContainerStatusUnknown", "its node lost track of it, as when it restarts"),
+        (pod(0, ended(255, reason="Unknown", message="step 7")),
+         Cause.PREEMPTED, "ContainerStatusUnknown", "its node lost track of it, as when it restarts"),
+        (pod(0, ended(255, reason="Error", message="step 7")), Cause.CRASHED, "", "step 7"),
+        (pod(0, ended(255, reason="Unknown", message=json.dumps({"code": 2, "error": "x is 0"}))), Cause.USER, "", "x is 0"),
         (pod(0, ended(1, message="a\nKeyError: 'x'\n")), Cause.CRASHED, "", "KeyError: 'x'"),
     ],
 )  # fmt: skip
