@@ -19,7 +19,7 @@ from unified_reward.cli.console import command, console, output, print_json, say
 from unified_reward.cli.running import EXIT_CANCELLED
 from unified_reward.cli.tables import show_summary
 from unified_reward.cli.view import stage_table, watching
-from unified_reward.config import AlignmentRun, load_document
+from unified_reward.config import AlignmentRun, load_document, validate
 from unified_reward.config.graph import build_graph
 from unified_reward.errors import EXIT_USER_ERROR, UserError
 from unified_reward.launch import kube
@@ -27,7 +27,7 @@ from unified_reward.launch.causes import Cause
 from unified_reward.launch.installation import offered_by
 from unified_reward.launch.job_logs import ReplicaLog, archived_replicas
 from unified_reward.launch.job_status import worker
-from unified_reward.launch.kube import DroppedError, Kube, Resource, jobs_path, runs_path
+from unified_reward.launch.kube import DroppedError, Kube, Resource, is_name, jobs_path, runs_path
 from unified_reward.launch.pytorchjob import defaults_for, job_name
 from unified_reward.launch.times import epoch_seconds, rfc3339
 from unified_reward.launch.tunnel import cluster_store
@@ -104,7 +104,7 @@ def cancel(name: str, namespace: str) -> int:
     path = runs_path(cluster.namespace, name)
     cluster.merge(path, {"spec": {"cancel": True}})
     deadline = time.monotonic() + CANCEL_SECONDS
-    while not status_of(cluster.get(path) or {}).phase.terminal:
+    while not status_of(_found(cluster, name)).phase.terminal:
         if time.monotonic() > deadline:
             raise UserError(field="run", value=name, why=f"it has not ended {CANCEL_SECONDS:.0f} s after it was asked to",
                             fix="Its stages may be saving; is the operator running? kubectl get pods.")  # fmt: skip
@@ -244,7 +244,9 @@ def _summary(cluster: Kube, resource: Resource) -> dict[str, Any]:
 
 
 def _all_runs(cluster: Kube, *, as_json: bool) -> int:
-    runs = {run["metadata"]["name"]: run for run in cluster.objects(runs_path(cluster.namespace))}
+    runs = {run["metadata"]["name"]: run for run in cluster.objects(runs_path(cluster.namespace), known=True)}
+    if not runs:
+        _check_namespace(cluster)
     if as_json:
         print_json({name: status_of(run).phase.value for name, run in runs.items()})
     for name, run in ({} if as_json else runs).items():
@@ -258,12 +260,25 @@ def _all_runs(cluster: Kube, *, as_json: bool) -> int:
 
 
 def _found(cluster: Kube, name: str) -> Resource:
-    resource = cluster.get(runs_path(cluster.namespace, name))
+    resource = cluster.get(runs_path(cluster.namespace, name)) if is_name(name) else None
     if resource is not None:
         return resource
     known = sorted(run["metadata"]["name"] for run in cluster.objects(runs_path(cluster.namespace)))
+    if not known:
+        _check_namespace(cluster)
     fix = f"Runs there: {', '.join(known)}." if known else "Set UR_NAMESPACE, or start one."
     raise UserError(field="run", value=name, why=f"there is no such run in namespace {cluster.namespace}", fix=fix)
+
+
+def _check_namespace(cluster: Kube) -> None:
+    """The cluster answers about a namespace that it has not as about an empty one."""
+    try:
+        there = cluster.get(f"/api/v1/namespaces/{cluster.namespace}")
+    except UserError:  # most may not look at namespaces
+        return
+    if there is None:
+        raise UserError(field="namespace", value=cluster.namespace, why="the cluster has no such namespace",
+                        fix="Name another with -n, UR_NAMESPACE or the kubeconfig's context.")  # fmt: skip
 
 
 def _nodes(resource: Resource, stage: str) -> list[str]:
@@ -289,7 +304,7 @@ def _written(cluster: Kube, resource: Resource, nodes: Sequence[str]) -> Iterato
 
 def _followed(cluster: Kube, name: str, nodes: Sequence[str]) -> Iterator[str]:
     """Lines of all the stages as they come, until the run has ended and all of them were read."""
-    lines: queue.Queue[str | None] = queue.Queue(10_000)
+    lines: queue.Queue[str | UserError | None] = queue.Queue(10_000)
     started: set[str] = set()
     open_logs = 0
     ended = False
@@ -315,18 +330,20 @@ def _followed(cluster: Kube, name: str, nodes: Sequence[str]) -> Iterator[str]:
                 line = lines.get(timeout=left)
             except queue.Empty:
                 break
+            if isinstance(line, UserError):
+                raise line
             if line is None:
                 open_logs -= 1
             else:
                 yield line
 
 
-def _read(log: ReplicaLog, node: str, replica: int, alone: bool, lines: queue.Queue[str | None]) -> None:
+def _read(log: ReplicaLog, node: str, replica: int, alone: bool, lines: queue.Queue[str | UserError | None]) -> None:
     try:
         for line in log.lines():
             lines.put(_prefixed(line, node, replica, alone=alone))
     except UserError as error:
-        say(f"error: {error}")
+        lines.put(error)
     finally:
         lines.put(None)
 
@@ -364,7 +381,7 @@ def _prefixed(line: str, node: str, replica: int, *, alone: bool) -> str:
 def _document(resource: Resource) -> AlignmentRun:
     """Without what the cluster adds to metadata."""
     metadata = {"name": resource["metadata"]["name"], "namespace": resource["metadata"].get("namespace", "")}
-    return AlignmentRun.model_validate({"metadata": metadata, "spec": resource.get("spec") or {}})
+    return validate(AlignmentRun, {"metadata": metadata, "spec": resource.get("spec") or {}})
 
 
 def _why(record: StageRecord) -> str:

@@ -61,8 +61,11 @@ class Kube:
                 return None
             raise _told(error, self.server, path) from None
 
-    def objects(self, path: str, *, labels: str = "", fields: str = "") -> list[Resource]:
-        """All objects of a collection that match the selectors; [] where the cluster has no such kind. Raises UserError."""
+    def objects(self, path: str, *, labels: str = "", fields: str = "", known: bool = False) -> list[Resource]:
+        """All objects of a collection that match the selectors; [] where the cluster has no such kind. Raises UserError.
+
+        known: that the cluster has no such kind is an error too.
+        """
         query: list[tuple[str, str]] = [("limit", "500")]
         query += [("labelSelector", labels)] if labels else []
         query += [("fieldSelector", fields)] if fields else []
@@ -72,7 +75,7 @@ class Kube:
             try:
                 page = self._json("GET", path, query=[*query, *([("continue", token)] if token else [])])
             except _Refused as error:
-                if error.status == 404:
+                if error.status == 404 and not known:
                     return []
                 raise _told(error, self.server, path) from None
             items += page.get("items") or []
@@ -218,11 +221,15 @@ def connect(context: str = "", namespace: str = "", *, retry_seconds: float = RE
 
     namespace: default $UR_NAMESPACE, else the context's. Raises UserError; nothing is asked of the cluster yet.
     """
+    import yaml
     from kubernetes import client, config
     from kubernetes.config import ConfigException
 
     context = context or os.environ.get(CONTEXT, "")
     namespace = namespace or os.environ.get(NAMESPACE, "")
+    if namespace and not is_name(namespace):
+        raise UserError(field="namespace", value=namespace, why="no namespace can have this name",
+                        fix="Use lower-case letters, digits and dashes.")  # fmt: skip
     configuration = client.Configuration()
     configuration.retries = False
     file = os.environ.get("KUBECONFIG", "") or os.path.expanduser("~/.kube/config")
@@ -233,17 +240,24 @@ def connect(context: str = "", namespace: str = "", *, retry_seconds: float = RE
             with open(f"{SERVICE_ACCOUNT}/namespace", encoding="utf-8") as stream:
                 found = stream.read().strip()
         else:
-            config.load_kube_config(context=context or None, client_configuration=configuration)
-            contexts, active = config.list_kube_config_contexts()
+            config.load_kube_config(file, context=context or None, client_configuration=configuration)
+            contexts, active = config.list_kube_config_contexts(file)
             chosen = next((one for one in contexts if one["name"] == context), active)
             found = chosen["context"].get("namespace", "")
-    except (ConfigException, OSError, TypeError, ValueError) as error:
+    except (ConfigException, OSError, TypeError, ValueError, LookupError, AttributeError, yaml.YAMLError) as error:
+        said = " ".join(str(error).split())
+        readable = isinstance(error, (ConfigException, OSError, ValueError))
         raise UserError(
             field="context" if context else "KUBECONFIG", value=context or os.environ.get("KUBECONFIG"),
-            why=f"it leads to no cluster ({' '.join(str(error).split())})",
+            why=f"it leads to no cluster ({said})" if readable else "it is no kubeconfig",
             fix="Name a kubeconfig in KUBECONFIG; `kubectl config get-contexts` lists its contexts.",
         ) from None  # fmt: skip
     return Kube(client.ApiClient(configuration), namespace or found or "default", retry_seconds=retry_seconds)
+
+
+def is_name(text: str) -> bool:
+    """Whether an object can have this name; what cannot would lead to another path."""
+    return re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", text) is not None
 
 
 def jobs_path(namespace: str, name: str = "") -> str:
@@ -282,8 +296,8 @@ def _told(error: _Refused, server: str, path: str) -> UserError:
     """The refusal as one line that names the way out."""
     found = re.search(r"/namespaces/([^/]+)", path)
     namespace = found.group(1) if found else ""
-    message = " ".join(error.message.split())
-    kind = path.split("/namespaces/")[-1].split("/")[1] if "/namespaces/" in path else path
+    message = " ".join(re.sub(r"<\w[\w.]* object at \w+>: ", "", error.message).split())
+    kind = "/".join(path.split("/namespaces/")[-1].split("/")[1:2]) or "namespaces"
     if error.status == 0:
         return UserError(field="cluster", value=server, why=f"it does not answer ({message})",
                          fix="Check that it runs and that KUBECONFIG names it: kubectl get nodes.")  # fmt: skip
@@ -302,7 +316,7 @@ def _told(error: _Refused, server: str, path: str) -> UserError:
         return UserError(field="namespace", value=namespace, why="it is being deleted", fix="Wait, or use another one.")
     if error.status == 403:
         return UserError(field="namespace", value=namespace, why=f"you may not do this there ({message})",
-                         fix="Ask an admin for the role, or use another namespace.")  # fmt: skip
+                         fix="Ask an admin for the Role ur-user (users.subjects of the chart), or use another one.")  # fmt: skip
     if error.status == 404 and error.details.get("kind") == "namespaces":
         return UserError(field="namespace", value=namespace, why="the cluster has no such namespace",
                          fix=f"kubectl create namespace {namespace}, or name another one.")  # fmt: skip
