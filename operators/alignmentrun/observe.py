@@ -46,8 +46,10 @@ class Observed:
     live: pods that may still run. settles: seconds since the epoch at which one of them counts as gone with its node.
     telling: node 0 has ended by what the job says and not yet by what is known of its pod. waiting: why it has not
     started, a word and a line; since when its pods could start, "" = not known. mendable: only a person can make it start.
-    gathered: when the last pod of a whole gang was made, "" while they do not all run. lost: a pod has gone, or is
-    going, while its peers need it. ending: of node 0, when it has one.
+    gathered: when the last pod of a whole gang was made (of an elastic one: of the fewest it takes), "" while they do not all
+    run. lost: a pod has gone, or is
+    going, while its peers need it. has_run: as many nodes as it takes have run since it was started; a pod that is
+    missing then was lost. ending: of node 0, when it has one.
     """
 
     succeeded: bool = False
@@ -61,15 +63,17 @@ class Observed:
     mendable: bool = False
     gathered: str = ""
     lost: str = ""
+    has_run: bool = False
     ending: Ending | None = None
 
 
 def observe(
-    job: Resource | None, pods: Sequence[Resource], nodes: int, now: float = 0.0, gathered: str = ""
+    job: Resource | None, pods: Sequence[Resource], nodes: int, now: float = 0.0, gathered: str = "", fewest: int = 0
 ) -> Observed:
     """What the attempt of `nodes` nodes is doing. job: None when it is gone, with pods that may remain.
 
-    gathered: what an earlier look said of it; a pod made later takes the place of one that was lost.
+    gathered: what an earlier look said of it; a pod made later takes the place of one that was lost. fewest: nodes with which
+    an elastic one goes on, 0 = it takes all.
     """
     alive = [pod for pod in pods if phase(pod) in ("Pending", "Running", "Unknown")]
     overdue = [epoch_seconds(pod["metadata"].get("deletionTimestamp")) + UNREACHABLE_SECONDS for pod in alive]
@@ -86,10 +90,11 @@ def observe(
     if "Failed" in conditions:
         return Observed(failure=failure_of(pods), live=len(live), settles=settles)
     waiting, message, mendable = _waiting(job, pods, nodes, suspended="Suspended" in conditions or is_suspended(job))
+    whole = gathered or _gathered(pods, nodes, fewest or nodes)
     return Observed(
         live=len(live), settles=settles, waiting=waiting, message=message, mendable=mendable,
-        since=str(job.get("status", {}).get("startTime") or ""), gathered=gathered or _gathered(pods, nodes),
-        lost=_lost(pods, nodes, gathered),
+        since=str(job.get("status", {}).get("startTime") or ""), gathered=whole, lost=_lost(pods, nodes, gathered),
+        has_run=bool(whole) if nodes > 1 else "Running" in conditions,
     )  # fmt: skip
 
 
@@ -111,7 +116,7 @@ def _told(found: PodFailure, limit: str) -> str:
     if found.reason == DEADLINE_EXCEEDED:
         return f"{found.pod} ran longer than cluster.deadlineSeconds"
     line = found.said[:900] or found.reason or (f"exit code {found.code}" if found.code else "it has not run")
-    if found.cause is Cause.MEMORY:
+    if found.cause is Cause.MEMORY and not found.own_words:
         line = f"{line} (a process of {found.pod} was killed; its memory limit is {limit or 'its node'})"
     return f"{found.pod}: {line}"
 
@@ -138,11 +143,12 @@ def _waiting(job: Resource, pods: Sequence[Resource], nodes: int, *, suspended: 
     return "", "", False
 
 
-def _gathered(pods: Sequence[Resource], nodes: int) -> str:
+def _gathered(pods: Sequence[Resource], nodes: int, fewest: int) -> str:
     """Before all of a gang run, a pod may still be made again: the others wait for it at the rendezvous."""
-    if nodes == 1 or len(pods) < nodes or any(phase(pod) != "Running" or is_going(pod) for pod in pods):
+    running = [pod for pod in pods if phase(pod) == "Running" and not is_going(pod)]
+    if nodes == 1 or len(running) < fewest or (fewest == nodes and len(running) < len(pods)):
         return ""
-    return max(str(pod["metadata"]["creationTimestamp"]) for pod in pods)
+    return max(str(pod["metadata"]["creationTimestamp"]) for pod in running)
 
 
 def _lost(pods: Sequence[Resource], nodes: int, gathered: str) -> str:

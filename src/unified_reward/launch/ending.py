@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from unified_reward.launch.causes import EXIT_KILLED
 from unified_reward.names import ERROR_FILE, RESULT_FILE, TERMINATION_FILE
 
 LONGEST_BYTES = 4000  # the kubelet keeps 4096
@@ -55,13 +56,13 @@ def read_ending(message: str) -> Ending | None:
 
 
 def make_ending(code: int, *, rank: int, tail: str, started: float, cpu_seconds: float, peak_rss_bytes: int) -> Ending:
-    """With the line and the result that the stage left, where it left one."""
+    """With the line and the result that the stage left, where it left one. The last line of a killed rank is no error of it."""
     error = _read(ERROR_FILE) if code else ""
     result: dict[str, Any] = {}
     with contextlib.suppress(ValueError):
         result = json.loads(_read(RESULT_FILE) or "{}")
     return Ending(
-        code=code, rank=rank, error=error or (_last_line(tail) if code else ""), tail=tail if code else "",
+        code=code, rank=rank, error=error or (_last_line(tail) if code not in (0, EXIT_KILLED) else ""), tail=tail if code else "",
         seconds=round(time.time() - started, 2), cpu_seconds=round(cpu_seconds, 2), peak_rss_bytes=peak_rss_bytes,
         ended=round(time.time(), 2), result=result,
     )  # fmt: skip

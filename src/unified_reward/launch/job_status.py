@@ -214,11 +214,11 @@ def _failed(pod: Resource, found: PodFailure) -> str:
         return f"{OOM_KILLED}: it had {_limit(pod)}"
     if found.reason:
         return f"{found.reason}: {found.said}".rstrip(": ")
-    if found.cause is Cause.MEMORY:
+    if found.cause is Cause.MEMORY and not found.own_words:
         return f"killed (exit code {found.code}), most likely for memory: it had {_limit(pod)}"
     if found.cause is Cause.PREEMPTED:
         return f"stopped by SIGTERM (exit code {found.code})" if found.code else found.said or "it has not run"
-    if found.cause is Cause.USER and found.said:
+    if found.cause in (Cause.USER, Cause.MEMORY) and found.said:
         return found.said
     return f"exit code {found.code}: {found.said}".rstrip(": ")
 

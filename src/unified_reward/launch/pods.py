@@ -72,6 +72,11 @@ class PodFailure:
     ended: float = 0.0
     ending: Ending | None = None
 
+    @property
+    def own_words(self) -> str:
+        """What the process said of its end, "" when it was killed."""
+        return self.ending.error if self.ending else ""
+
 
 def failure(pod: Resource) -> PodFailure:
     """Of a pod that has failed."""

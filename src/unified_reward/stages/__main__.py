@@ -7,6 +7,7 @@ Exit codes: 0 done, 2 something a person must mend (one line on standard error),
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 import time
@@ -20,6 +21,8 @@ from unified_reward.stages.result import leave_result
 from unified_reward.stages.standalone import Request, request_spec
 
 OUT_OF_MEMORY = 137
+# Of torch: of an accelerator (torch.OutOfMemoryError is a RuntimeError), of a driver, of its allocator for the CPU.
+NO_MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,8 +33,11 @@ def main(arguments: list[str] | None = None) -> int:
         leave_result(done, reused=done.finished < started)
     except UserError as error:
         return _explain(str(error), EXIT_USER_ERROR)
-    except MemoryError:
-        return _explain("memory is exhausted: lower the batch of this stage, or give it more memory.", OUT_OF_MEMORY)
+    except Exception as error:
+        exhausted = _exhausted(error)
+        if not exhausted:
+            raise
+        return _explain(f"{exhausted}: lower the batch of this stage, or give it more.", OUT_OF_MEMORY)
     return 0
 
 
@@ -72,6 +78,18 @@ def _spec(options: argparse.Namespace) -> StageSpec:
             policy_base=options.policy_base, seed=options.seed,
         )
     )  # fmt: skip
+
+
+def _exhausted(error: BaseException | None) -> str:
+    """What is exhausted, when an error, or one that it comes from, says that memory is; else ""."""
+    while error is not None:
+        said = (str(error).strip().splitlines() or [""])[0].strip().rstrip(".")
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+            return f"memory is exhausted ({said})" if said else "memory is exhausted"
+        if isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY):
+            return f"memory is exhausted ({said})"
+        error = error.__cause__
+    return ""
 
 
 def _explain(message: str, code: int) -> int:

@@ -116,6 +116,12 @@ def test_a_job_of_which_a_part_runs_says_what_the_rest_waits_for() -> None:
         (ended(1, 2, message=left(2, "spec.steps is 0: too few.")), Cause.USER, "spec.steps is 0: too few."),
         (ended(1, 1, message=left(1, "ValueError: bad")), Cause.CRASHED, "exit code 1: ValueError: bad"),
         (ended(1, 137, reason="OOMKilled"), Cause.MEMORY, "OOMKilled: it had 64Mi of memory; ask for more (memory)"),
+        (ended(1, 137, message=left(137, "memory is exhausted (CUDA out of memory)")), Cause.MEMORY,
+         "memory is exhausted (CUDA out of memory)"),
+        (ended(1, 137, message=left(137, "", "step 7")), Cause.MEMORY,
+         "killed (exit code 137), most likely for memory: it had 64Mi of memory; ask for more (memory)"),
+        (ended(1, 137, message="step 7"), Cause.MEMORY,
+         "killed (exit code 137), most likely for memory: it had 64Mi of memory; ask for more (memory)"),
         (ended(1, 143, message=left(143, "")), Cause.PREEMPTED, "stopped by SIGTERM (exit code 143)"),
         (ended(1, 137, reason="Error", conditions=[
             {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "evicted"}]),
