@@ -47,7 +47,8 @@ def _looked_at(turn: Turn, node: Node, record: StageRecord, attempts: Mapping[in
     if record.state is not State.RUNNING:
         return record
     job = attempts.get(record.attempt)
-    seen = observe(job, turn.seen.pods.get(record.job, ()), node.config.nodes, turn.now, record.started)
+    pods, sizes = turn.seen.pods.get(record.job, ()), node.config
+    seen = observe(job, pods, sizes.nodes, turn.now, record.started, sizes.min_nodes or 0)
     if seen.settles:
         turn.deadlines.append(seen.settles)
     if job is None:
@@ -105,15 +106,16 @@ def _going(turn: Turn, node: Node, record: StageRecord, job: Resource, seen: Obs
         turn.delete.append(record.job)
         message = record.message if record.stopped is Stopped.LOST else seen.lost
         return records.held(record, "PodLost", message, Stopped.LOST)
+    record = record.model_copy(update={"started": seen.gathered})
     if seen.waiting:
         return _held_up(turn, record, seen)
-    started = "" if node.config.min_nodes else seen.gathered
     progress = turn.seen.progress.get(record.job) or record.progress
-    return records.held(record, "", "").model_copy(update={"started": started, "progress": progress})
+    return records.held(record, "", "").model_copy(update={"progress": progress})
 
 
 def _held_up(turn: Turn, record: StageRecord, seen: Observed) -> StageRecord:
-    """Told a little later, and no longer borne when it takes too long; in a queue it may wait for ever."""
+    """Told a little later, and no longer borne when it takes too long. In a queue it may wait for ever, and so may a job that
+    has run: it could start, and it is no mistake of the user's that a node was lost and there is no other."""
     reason, message = seen.waiting, seen.message
     if record.reason in PULLS and seen.waiting in PULLS:
         reason, message = record.reason, record.message
@@ -121,10 +123,11 @@ def _held_up(turn: Turn, record: StageRecord, seen: Observed) -> StageRecord:
         return records.held(records.cleared(record), reason, message)
     since = epoch_seconds(seen.since or record.launched)
     limit = since + turn.document.spec.cluster.start_timeout_seconds
-    if turn.now >= limit:
+    if not seen.has_run and turn.now >= limit:
         turn.delete.append(record.job)
         return records.held(record, reason, message, Stopped.CANNOT_START)
-    turn.deadlines.append(limit)
+    if not seen.has_run:
+        turn.deadlines.append(limit)
     told_from = since + (UNSEEN_SECONDS if seen.waiting == UNSEEN else SETTLING_SECONDS)
     if not record.reason and not seen.mendable and turn.now < told_from:
         turn.deadlines.append(told_from)

@@ -237,6 +237,61 @@ def test_what_cannot_start_is_named_then_ends_the_run_and_leaves_nothing() -> No
     assert "trainer:1" in status.message
 
 
+@pytest.mark.parametrize("pods", ["none", "pending"])
+def test_a_lost_pod_of_a_job_that_has_run_is_waited_for(pods: str) -> None:
+    world = World(document(cluster={"startTimeoutSeconds": 30}))
+    world.settle()
+    world.start(IMPORT)
+    world.say(IMPORT, "Running")
+    world.settle()
+    world.now += 7200
+    world.pods[IMPORT] = []
+    if pods == "pending":
+        world.start(IMPORT, "Pending", **UNSCHEDULABLE)
+    assert world.settle().reason == ("PodsMissing" if pods == "none" else "Unschedulable")
+    world.now += 7200
+    world.settle()
+    assert IMPORT in world.jobs
+    assert world.record("import").failures == {}
+    world.start(IMPORT)
+    assert world.settle().reason == ""
+
+
+ELASTIC = {"processes": 4, "nodes": 4, "minNodes": 2, "globalBatch": 48}
+
+
+@pytest.mark.parametrize(("ran", "stays"), [(2, True), (1, False)])
+def test_an_elastic_gang_that_had_its_fewest_nodes_is_not_held_to_the_time_to_start(ran: int, stays: bool) -> None:
+    world = World(document(cluster={"startTimeoutSeconds": 30}, rewardTrain=ELASTIC))
+    world.settle()
+    world.succeed(IMPORT)
+    world.settle()
+    world.start(TRAIN)
+    world.say(TRAIN, "Running")
+    whole, world.pods[TRAIN] = world.pods[TRAIN], world.pods[TRAIN][:ran]
+    world.settle()
+    world.now += 20
+    world.settle()
+    world.pods[TRAIN] = whole[:1]
+    world.now += 20
+    world.settle()
+    assert (TRAIN in world.jobs) is stays
+
+
+def test_a_gang_of_which_a_pod_never_came_is_held_to_the_time_to_start() -> None:
+    world = World(document(cluster={"startTimeoutSeconds": 30}))
+    world.settle()
+    world.succeed(IMPORT)
+    world.settle()
+    world.start(TRAIN)
+    world.say(TRAIN, "Running")
+    world.pods[TRAIN] = world.pods[TRAIN][:1]
+    world.settle()
+    world.now += 40
+    world.settle()
+    assert TRAIN not in world.jobs
+
+
 def test_a_job_deleted_while_it_could_not_start_is_no_mistake_of_the_user() -> None:
     world = World()
     world.settle()
