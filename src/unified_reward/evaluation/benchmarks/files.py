@@ -90,12 +90,13 @@ def _text_rows(path: Path, text: str, lists_as: str) -> list[Row]:
     name = path.name.removesuffix(".gz")
     if name.endswith((".csv", ".tsv")):
         return list(_table(path, text, "\t" if name.endswith(".tsv") else ","))
-    if text.lstrip().startswith("["):
-        entries = [{lists_as: one} if lists_as and isinstance(one, list) else one for one in _document(path, text)]
-        return [_row(path, f"entry {number}", value) for number, value in enumerate(entries, start=1)]
+    if text.lstrip().startswith("[") and (entries := _array(path, text)) is not None:
+        return [_row(path, f"entry {number}", value, lists_as) for number, entry in enumerate(entries, start=1)
+                for value in _ungrouped(entry)]  # fmt: skip
     if text.lstrip().startswith("{") and (whole := _one_object(text)) is not None:
         return _from_object(path, whole)
-    return [_line(path, number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    return [_row(path, f"line {number}", value, lists_as) for number, line in enumerate(text.split("\n"), start=1)
+            if line.strip() for value in _ungrouped(_line(path, number, line))]  # fmt: skip
 
 
 def _one_object(text: str) -> dict[str, Any] | None:
@@ -119,25 +120,36 @@ def _from_object(path: Path, whole: dict[str, Any]) -> list[Row]:
     return [Row("line 1", whole)]
 
 
-def _document(path: Path, text: str) -> Any:
+def _array(path: Path, text: str) -> list[Any] | None:
+    """The file as one JSON array, unless it is a file of lines that hold an array each."""
     try:
-        return json.loads(text)
+        whole: list[Any] = json.loads(text)
     except json.JSONDecodeError as error:
+        if error.msg == "Extra data":
+            return None
         raise UserError(field=f"{path}, line {error.lineno}", value=text[error.pos : error.pos + 40],
                         why=f"the JSON array breaks off here ({error.msg})",
                         fix="Mend the file, or write it again.") from error  # fmt: skip
+    return whole
 
 
-def _line(path: Path, number: int, line: str) -> Row:
+def _ungrouped(entry: Any) -> list[Any]:
+    """The samples of one item, where they stand in a list of their own."""
+    grouped = isinstance(entry, list) and bool(entry) and all(isinstance(one, dict) for one in entry)
+    return list(entry) if grouped else [entry]
+
+
+def _line(path: Path, number: int, line: str) -> Any:
     try:
-        value = json.loads(line)
+        return json.loads(line)
     except json.JSONDecodeError as error:
         raise UserError(field=f"{path}, line {number}", value=line, why=f"it is no JSON ({error.msg})",
                         fix="Write one JSON object a line, or one array of objects.") from error  # fmt: skip
-    return _row(path, f"line {number}", value)
 
 
-def _row(path: Path, place: str, value: object) -> Row:
+def _row(path: Path, place: str, value: object, lists_as: str = "") -> Row:
+    if lists_as and isinstance(value, list):
+        return Row(place, {lists_as: value})
     if not isinstance(value, dict):
         raise UserError(field=f"{path}, {place}", value=json.dumps(value), why="it is no JSON object",
                         fix="Write one JSON object a line, or one array of objects.")  # fmt: skip

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from unified_reward.errors import UserError
 from unified_reward.evaluation.benchmarks.fields import first_of, item_id, number_of, value_of
 from unified_reward.evaluation.benchmarks.files import Row, read_rows
 from unified_reward.evaluation.benchmarks.metrics import SEED, Report, Share, ratio
@@ -141,8 +140,9 @@ def read_ranked(verdicts: Path, data: Path | None) -> tuple[list[Ranked], int | 
     elif len(rows) == len(known):
         joined = list(zip(rows, known, strict=True))
     else:
-        raise UserError(field="--verdicts", value=verdicts, why=f"its {len(rows):,} rows do not name those of {data}",
-                        fix="Give each row the id of its prompt, or one row for each of the data.")  # fmt: skip
+        stray = next((row for row in rows if item_id(row) not in by_id), rows[0])
+        raise stray.error(verdicts, f"its id is in no row of {data}",
+                          f"Give each row the id of its prompt, or one row for each of its {len(known):,}.")  # fmt: skip
     ranked = [_ranked(verdicts, row, _human(data, of_data, IN_DATA), of_data) for row, of_data in joined]
     return ranked, len(known)
 

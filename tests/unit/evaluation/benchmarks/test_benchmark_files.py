@@ -62,6 +62,8 @@ def test_other_ways_to_write_the_same_rows(tmp_path: Path) -> None:
     )
     (tmp_path / "logs.json").write_text(json.dumps({"args": {}, "logs": ROWS}))
     (tmp_path / "no_suffix").write_text(text)
+    (tmp_path / "samples_of_an_item.json").write_text(json.dumps([ROWS]))
+    (tmp_path / "samples_of_an_item.jsonl").write_text("\n".join(json.dumps([row]) for row in ROWS))
     (tmp_path / "list.json.gz").write_bytes(gzip.compress(json.dumps(ROWS).encode()))
     for path in sorted(tmp_path.iterdir()):
         assert [row.values for row in read_rows(path, "--verdicts")] == ROWS, path.name

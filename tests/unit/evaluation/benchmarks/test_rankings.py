@@ -79,5 +79,5 @@ def test_a_wrong_row_is_named(tmp_path: Path, row: dict[str, Any], words: str) -
     with pytest.raises(UserError, match="entry 1") as caught:
         score_verdicts("imagereward", written(tmp_path / "m.json", [row]), data)
     assert words in str(caught.value)
-    with pytest.raises(UserError, match="do not name those"):
+    with pytest.raises(UserError, match=r"entry 1 .*its id is in no row of"):
         score_verdicts("imagereward", written(tmp_path / "m.json", [{**row, "id": "z"}] * 2), data)
