@@ -84,8 +84,16 @@ def make_spec(
 def node_identity(node: Node, inputs: Mapping[str, ArtifactRef], store: ObjectStore) -> dict[str, object]:
     """What the node's output depends on. The name of a policy is not part of it: equal work is done once."""
     policy = {"kind": node.policy.kind.value} if node.policy else {}
-    models = {name: model_digest(ref, store) for name, ref in node.models.items()}
+    models = {name: _digest(node, name, ref, store) for name, ref in node.models.items()}
     return identity(node.stage, node.config, inputs, seed=node.seed, policy=policy, models=models)
+
+
+def _digest(node: Node, name: str, ref: str, store: ObjectStore) -> str:
+    try:
+        return model_digest(ref, store)
+    except UserError as error:
+        fix = "Put it there first (docs/data.md), or name a directory." if node.stage is Stage.IMPORT else error.fix
+        raise UserError(field=f"{node.id} {name}", value=ref, why=error.why, fix=fix) from error
 
 
 def _node(request: Request) -> Node:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from unified_reward.config import AlignmentRun, ArtifactRef, ImportConfig, Stage, StageSpec
 from unified_reward.config.graph import build_graph
+from unified_reward.errors import UserError
 from unified_reward.records import Prompt
 from unified_reward.stages import import_data
 from unified_reward.stages.context import StageContext, StageResult
@@ -106,3 +107,12 @@ def test_what_the_folder_holds_is_part_of_the_key(store: ObjectStore, tmp_path: 
     assert key() == before
     (tmp_path / "mine" / "few.txt").write_text("another caption")
     assert key() != before
+
+
+def test_a_folder_that_is_not_in_the_store_is_told_by_its_field(store: ObjectStore) -> None:
+    spec = {"import": {**FILES, "folder": "store:data/none"}}
+    node = build_graph(AlignmentRun.model_validate({"metadata": {"name": "r"}, "spec": spec}))["import"]
+    with pytest.raises(
+        UserError, match=r"import folder is store:data/none: it was never committed .* Put it there first"
+    ):
+        make_spec(node, {}, store, run="r", work_dir="w", tracking=None)
