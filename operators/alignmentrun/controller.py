@@ -313,8 +313,11 @@ class Controller:
         return reconcile(seen, self.defaults(), now)
 
     async def _make(self, uid: str, outcome: Outcome) -> None:
-        """The jobs asked for. What the API server will not take is remembered with its reason, for the status."""
+        """The jobs asked for. What the API server will not take is remembered with its reason, for the status, as long as it is
+        asked for: not when the run was cancelled, or has ended."""
         ended = self._ended.pop(uid, None)
+        asked = {manifest["metadata"]["name"] for manifest in outcome.apply}
+        self._refused[uid] = {job: why for job, why in self._refused[uid].items() if job in asked}
         for manifest in outcome.apply:
             job = manifest["metadata"]["name"]
             try:
@@ -324,11 +327,11 @@ class Controller:
                     raise
                 self._refused[uid][job] = str(error)[:1000]
                 continue
-            self._refused.get(uid, {}).pop(job, None)
+            self._refused[uid].pop(job, None)
             if ended is not None:
                 self.child_latencies.append(time.monotonic() - ended)
-        if not self._refused.get(uid):
-            self._refused.pop(uid, None)
+        if not self._refused[uid]:
+            del self._refused[uid]
 
     async def _made(self, manifest: Mapping[str, object]) -> Resource:
         """The job, also when an earlier call made it and its answer was lost."""

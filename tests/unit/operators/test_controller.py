@@ -199,6 +199,28 @@ def test_a_job_that_is_refused_is_told_and_made_when_it_may_be() -> None:
     run(story)
 
 
+def test_a_run_cancelled_while_its_job_is_refused_is_at_rest() -> None:
+    async def story(cluster: Cluster) -> None:
+        def refuse(verb: str, path: str, body: Mapping[str, Any]) -> None:  # noqa: ARG001
+            if verb == "create" and path == JOBS:
+                raise ApiError(403, "exceeded quota: count/pytorchjobs.kubeflow.org")
+
+        cluster.api.refuse = refuse
+        cluster.put_run(document(), "ADDED")
+        await until(lambda: cluster.status().get("reason") == "JobRefused")
+        cancelled = copy.deepcopy(cluster.api.objects[RUNS]["r"])
+        cancelled["spec"]["cancel"] = True
+        cluster.put_run(cancelled)
+        await until(lambda: cluster.status().get("phase") == "Cancelled")
+        await rest(cluster)
+        refusals = cluster.operator.failures["refused"]
+        await asyncio.sleep(0.3)  # several pauses of a look that failed
+        assert cluster.operator.failures["refused"] == refusals
+        assert cluster.operator._timers == {}
+
+    run(story)
+
+
 def test_a_job_whose_making_was_not_answered_is_not_made_twice() -> None:
     async def story(cluster: Cluster) -> None:
         lost = True
