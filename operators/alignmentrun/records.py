@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from operators.alignmentrun.observe import Failure
-from unified_reward.launch.ending import Ending
-from unified_reward.launch.pods import Resource
+from unified_reward.launch.ending import Ending, read_ending
+from unified_reward.launch.pods import Resource, terminated
 from unified_reward.pipeline.decide import State
 from unified_reward.pipeline.resource import LastFailure, StageRecord, Stopped
 
@@ -49,6 +51,17 @@ def reused(record: StageRecord, moment: str) -> StageRecord:
     """Its result was in the store before any job of it."""
     done = {"state": State.DONE, "reused": True, "reason": "", "message": "", "ended": moment}
     return record.model_copy(update=done)
+
+
+def charged(record: StageRecord, pods: Iterable[Resource]) -> StageRecord:
+    """With the cost of an attempt that has ended, by those of its pods that are there to tell."""
+    endings = (read_ending(terminated(pod).get("message") or "") for pod in pods)
+    told = [ending for ending in endings if ending is not None]
+    cost = {
+        "cpu_seconds": round(record.cpu_seconds + sum(each.cpu_seconds for each in told), 2),
+        "peak_memory_bytes": max(record.peak_memory_bytes, sum(each.peak_rss_bytes for each in told)),
+    }
+    return record.model_copy(update=cost)
 
 
 def succeeded(record: StageRecord, job: Resource, ending: Ending | None, moment: str) -> StageRecord:

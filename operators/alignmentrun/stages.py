@@ -54,9 +54,9 @@ def _looked_at(turn: Turn, node: Node, record: StageRecord, attempts: Mapping[in
     if job is None:
         return _without_job(turn, record, seen)
     if seen.succeeded:
-        return record if seen.telling else _succeeded(turn, record, job, seen)
+        return record if seen.telling else _succeeded(turn, records.charged(record, pods), job, seen)
     if seen.failure is not None:
-        return record if seen.live else _failed(turn, record, seen.failure)
+        return record if seen.live else _failed(turn, records.charged(record, pods), seen.failure)
     if is_going(job) or turn.document.spec.cancel:
         return record
     if turn.document.spec.suspend:

@@ -33,7 +33,7 @@ from unified_reward.launch.times import epoch_seconds, rfc3339
 from unified_reward.launch.tunnel import cluster_store
 from unified_reward.pipeline.decide import RunState, State
 from unified_reward.pipeline.resource import RETRY_AT, Phase, ResourceStatus, StageRecord
-from unified_reward.pipeline.status import RunStatus, StageStatus
+from unified_reward.pipeline.status import Cost, RunStatus, StageStatus
 from unified_reward.pipeline.summary import summarise
 
 CANCEL_SECONDS = 120.0
@@ -159,8 +159,12 @@ def as_run_status(resource: Resource) -> RunStatus:
             failures=[Cause(cause) for cause, count in record.failures.items() for _ in range(count)],
             needs=list(spec.needs), progress=told,
         )  # fmt: skip
+    cost = Cost(
+        cpu_seconds=sum(record.cpu_seconds for record in found.stages),
+        peak_rss_bytes=max((record.peak_memory_bytes for record in found.stages), default=0),
+    )
     return RunStatus(
-        name=document.metadata.name, state=STATES[found.phase], store=document.spec.store, stages=stages,
+        name=document.metadata.name, state=STATES[found.phase], store=document.spec.store, stages=stages, cost=cost,
         started=epoch_seconds(found.started), ended=epoch_seconds(found.ended), message=found.message,
         parent_run_id=found.tracking.run_id if found.tracking else "",
         report="", again=["run", "FILE", "--on", "cluster"], document=document.document(),

@@ -100,8 +100,9 @@ class Stopped(StrEnum):
 class StageRecord(Part):
     """One node of the graph. job: of the current or last attempt. key: of its result in the store; of a stage that
     waits, a result that is there already. failures: attempts since the run was last asked to retry, by cause; earlier:
-    attempts that do not count. started: of several pods, when the last was made of those that then all ran.
-    reason: why it waits or failed, one word; message: the same for a person."""
+    attempts that do not count. cpu_seconds, peak_memory_bytes: over all attempts, as far as their pods told; memory of
+    the largest process of each node, added up, in the attempt that took most. started: of several pods, when the last was
+    made of those that then all ran. reason: why it waits or failed, one word; message: the same for a person."""
 
     name: Word
     state: State = State.WAITING
@@ -111,6 +112,8 @@ class StageRecord(Part):
     started: Time = ""
     ended: Time = ""
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    peak_memory_bytes: int = 0
     key: Word = ""
     reused: bool = False
     metrics: dict[str, float] = Field(default_factory=dict, max_length=16)

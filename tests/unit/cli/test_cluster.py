@@ -30,8 +30,9 @@ def resource(**status: Any) -> dict[str, Any]:
 
 def test_what_the_operator_wrote_is_shown_stage_by_stage() -> None:
     stages = [
-        {"name": "import", "state": "Done", "key": "0" * 16, "reused": True, "seconds": 3.0},
-        {"name": "reward-train", "state": "Running", "attempt": 2, "failures": {"Preempted": 1},
+        {"name": "import", "state": "Done", "key": "0" * 16, "reused": True, "seconds": 3.0, "cpuSeconds": 2.0,
+         "peakMemoryBytes": 7},
+        {"name": "reward-train", "state": "Running", "attempt": 2, "cpuSeconds": 1.5, "failures": {"Preempted": 1},
          "started": "2026-11-24T10:00:00Z", "progress": {"percent": 40, "text": "2/5 steps"}},
         {"name": "score/vlm", "state": "Waiting"},
         {"name": "reward-eval", "state": "Failed", "reason": "UserError", "message": "spec is wrong"},
@@ -41,6 +42,7 @@ def test_what_the_operator_wrote_is_shown_stage_by_stage() -> None:
     train = found.stages["reward-train"]
     assert (train.failures, train.attempt, progress_of(train)) == ([Cause.PREEMPTED], 2, "2/5 steps")
     assert (found.stages["import"].reused, found.stages["import"].key) == (True, "0" * 16)
+    assert (found.cost.cpu_seconds, found.cost.peak_rss_bytes) == (3.5, 7)
     assert reason(found.stages["reward-eval"], found.stages) == "UserError: spec is wrong"
     assert reason(found.stages["generate/vlm"], found.stages) == "waits for the operator"
     assert reason(found.stages["score/vlm"], found.stages).startswith("after ")

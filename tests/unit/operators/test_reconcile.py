@@ -76,6 +76,30 @@ def test_a_run_goes_from_job_to_job_to_its_end() -> None:
     assert world.writes == 5  # four, and one that says when the gang was whole
 
 
+def test_what_a_stage_has_cost_is_added_up_over_its_pods_and_attempts() -> None:
+    def told(code: int, cpu_seconds: float, peak_rss_bytes: int) -> str:
+        return json.dumps({"code": code, "cpu_seconds": cpu_seconds, "peak_rss_bytes": peak_rss_bytes})
+
+    world = training()
+    world.fail(TRAIN, 143, message=told(143, 5.0, 100))
+    world.bury(TRAIN)
+    world.settle()
+    world.now += 60
+    world.settle()
+    second = "r-reward-train-a2"
+    world.start(second)
+    writes = world.writes
+    world.settle()
+    world.succeed(second)
+    world.pods[second] = [ended(pod, 0, world.now, message=told(0, 2.25, 60)) for pod in world.pods[second]]
+    world.settle()
+    record = world.record("reward-train")
+    assert (record.cpu_seconds, record.peak_memory_bytes) == (9.5, 120)
+    assert world.writes == writes + 2  # that it runs; that it is done, and what it has cost
+    world.settle()
+    assert world.record("reward-train") == record
+
+
 def test_a_result_that_is_there_is_used_without_a_job() -> None:
     world = World()
     world.settle()
