@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
-from torchx.specs import AppState
+from torchx.specs import AppState, is_terminal
 
 from unified_reward.launch.job_status import (
     JobState,
@@ -16,11 +17,12 @@ from unified_reward.launch.job_status import (
     queue_of,
 )
 from unified_reward.launch.kube import Kube, core_path, jobs_path, workloads_path
-from unified_reward.launch.pods import Resource, name
+from unified_reward.launch.pods import Resource, name, node_index
 from unified_reward.launch.pytorchjob import APP, JOB_LABEL, MANAGED_BY, MANAGER
 from unified_reward.launch.retries import LOST, settled
 
 OURS = f"{MANAGED_BY}={MANAGER}"
+ASKED = 8  # of a large job so many are asked what they wait for; the others mostly wait for the same
 
 
 def all_apps(cluster: Kube) -> list[tuple[Resource, list[Resource]]]:
@@ -57,16 +59,22 @@ def state_of(cluster: Kube, job: Resource) -> JobState:
     namespace = job["metadata"]["namespace"]
     pods = cluster.objects(core_path(namespace, "pods"), labels=f"{JOB_LABEL}={name(job)}")
     state = settled(job_state(job, pods), job, pods, time.time())
-    if state.state is not AppState.PENDING or has_ended(job) or annotation(job, LOST):
+    if is_terminal(state.state) or has_ended(job) or annotation(job, LOST):
         return state
     if is_suspended(job):
         return job_state(job, pods, (), workload_of(cluster, job))
-    blocked = [name(job), *(name(pod) for pod in pods[:1])]
     events = [
-        event for one in blocked
+        event for one in _unexplained(job, pods, state)[:ASKED]
         for event in cluster.objects(core_path(namespace, "events"), fields=f"involvedObject.name={one},type=Warning")
     ]  # fmt: skip
-    return job_state(job, pods, events)
+    return job_state(job, pods, events) if events else state
+
+
+def _unexplained(job: Resource, pods: Sequence[Resource], state: JobState) -> list[str]:
+    """Names of what does not run and does not say why itself: pods, and the job where it lacks some."""
+    silent = {one.index for one in state.replicas if one.state is AppState.PENDING and not one.message}
+    lacking = len({node_index(pod) for pod in pods}) < len(state.replicas)
+    return [*([name(job)] if lacking else []), *(name(pod) for pod in pods if node_index(pod) in silent)]
 
 
 def workload_of(cluster: Kube, job: Resource) -> Resource | None:

@@ -37,6 +37,7 @@ from unified_reward.launch.pytorchjob import ATTEMPT, CONTAINER, PREFIX, QUEUE_L
 
 CANCELLED_AT, CANCELLED_BY = f"{PREFIX}/cancelled-at", f"{PREFIX}/cancelled-by"
 RETRIES = f"{PREFIX}/retries"  # preempted=20,memory=1,crashed=0: what the operator may start again
+UNSCHEDULED = "FailedScheduling"
 FINAL = (("Failed", AppState.FAILED), ("Succeeded", AppState.SUCCEEDED))
 
 
@@ -84,9 +85,9 @@ def job_state(
         return JobState(AppState.PENDING, _queued(job, workload), replicas, attempt)
     held = [one for one in replicas if one.state is AppState.PENDING and one.message]
     running = [one for one in replicas if one.state is AppState.RUNNING]
-    message = f"worker-{held[0].index}: {held[0].message}" if held else ""
-    if not by_index:
-        message = _no_pods(job, events)
+    message = "; ".join([*_told_once(held), *(_not_created(job, events) if len(by_index) < count else [])])
+    if not by_index and not message:
+        message = "waits for the training-operator to create its pods"
     elif message and running:
         message = f"{len(running)} of {count} pods run; {message}"
     if first and not message:
@@ -113,7 +114,8 @@ def blocking_reason(pod: Resource, events: Sequence[Resource] = ()) -> str:
     """Why a pod does not run yet, "" when it is just starting."""
     found = waiting(pod)
     if found is None:
-        warning = _last_warning(events, name(pod))  # a volume that cannot be mounted, no network
+        later = [event for event in events if event.get("reason") != UNSCHEDULED]  # it has a node by now
+        warning = _last_warning(later, name(pod))  # a volume that cannot be mounted, no network
         return f"{warning['reason']}: {one_line(warning.get('message'))}" if warning else ""
     last = (container_status(pod).get("lastState") or {}).get("terminated") or {}
     after = f" after exit code {last['exitCode']}" if found.reason == "CrashLoopBackOff" and last else ""
@@ -247,11 +249,16 @@ def _queued(job: Resource, workload: Resource | None) -> str:
     return f"queued in {queue}: Kueue has not looked at it yet"
 
 
-def _no_pods(job: Resource, events: Sequence[Resource]) -> str:
+def _told_once(held: Sequence[Replica]) -> list[str]:
+    """What keeps them, of those kept by the same the first."""
+    first = {one.message: one.index for one in reversed(held)}
+    return [f"worker-{index}: {message}" for message, index in sorted(first.items(), key=lambda each: each[1])][:3]
+
+
+def _not_created(job: Resource, events: Sequence[Resource]) -> list[str]:
+    """Why a job lacks pods, in a sentence or none."""
     warning = _last_warning(events, name(job))
-    if warning:
-        return f"pods are not created: {one_line(warning.get('message'))}"
-    return "waits for the training-operator to create its pods"
+    return [f"pods are not created: {one_line(warning.get('message'))}"] if warning else []
 
 
 def _last_warning(events: Sequence[Resource], of: str) -> Resource | None:
