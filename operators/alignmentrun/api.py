@@ -156,7 +156,7 @@ class Api:
         raw: bool = False, attempts: int = ATTEMPTS, seconds: float = CALL_SECONDS,
     ) -> Any:  # fmt: skip
         url = f"{self.access.server}/{path.format(self.namespace)}"
-        resource = path.split("/")[-1 if path.count("/") < 5 else 5].split("/")[0]
+        resource = resource_of(path)
         for attempt in range(attempts):
             last = attempt == attempts - 1
             try:
@@ -189,6 +189,13 @@ class Api:
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
+
+
+def resource_of(path: str) -> str:
+    """What a path is about, without the name of any object: `pods`, `pods/log`, `alignmentruns/status`."""
+    parts = path.split("/")
+    place = 5 if parts[0] == "apis" else 4  # after group and version, and `namespaces/NAMESPACE`
+    return "/".join([parts[place], *parts[place + 2 :]])
 
 
 def _named(entries: list[dict[str, Any]], name: str) -> dict[str, Any]:
