@@ -33,14 +33,28 @@ BETTER = re.compile(
     r"(?:(?:slightly|marginally|much|clearly|significantly|overall|a\s+bit)\s+)*(?:better|preferred|superior|winner|best)\b",
     re.IGNORECASE,
 )
+WHICH = r"(first|second|[12]|(?-i:[AB]))"  # "the winner is a tie" names no A
+NTH_BETTER = re.compile(
+    rf"\bthe\s+(first|second)\s+{THING}\s+(?:is|was)\s+(?:the\s+)?(?:(?:slightly|much|clearly|significantly|overall)\s+)*"
+    r"(?:better|preferred|superior|winner|best)\b",
+    re.IGNORECASE,
+)
+NAMED_BETTER = re.compile(
+    rf"\b(?:better|preferred|winning)\s+{THING}\s*(?:is\s*:?|:)\s*\[?\"?(?:the\s+)?(?:{THING}\s+)?{WHICH}\b(?!')",
+    re.IGNORECASE,
+)
+WINNER = re.compile(rf"\bwinner\s*(?:is|:)\s*(?:the\s+)?(?:{THING}\s*[#:]?\s*)?{WHICH}\b", re.IGNORECASE)
 WINS = re.compile(rf"\b{THING}\s*[#:]?\s*([12AB])\b\s+wins\b", re.IGNORECASE)
+STATEMENTS = (BETTER, NTH_BETTER, NAMED_BETTER, WINNER, WINS)
 BARE = re.compile(rf"(?:the\s+)?{THING}\s*[#:]?\s*([12AB])[.!]?", re.IGNORECASE)
 EQUAL = re.compile(
     r"\bequally\s+(?:good|bad|well|poor|matched)\b|\bboth\s+(?:\w+\s+)?are\s+(?:the\s+same|equal|comparable)\b"
+    r"|\bof\s+(?:equal|comparable)\s+quality\b"
     r"|\b(?:it\s+is|it's|is)\s+a\s+tie\b|\bneither\s+(?:\w+\s+){0,2}is\s+better\b",
     re.IGNORECASE,
 )
 TAG = re.compile(r"<answer>(.*?)</answer>", re.IGNORECASE | re.DOTALL)
+BOXED = re.compile(r"\\boxed\{\s*(?:\\text\{)?\s*([^{}]+?)\s*\}")
 BRACKETS = re.compile(r"\[\[\s*([^\[\]]+?)\s*\]\]")
 MARKER = re.compile(r"(?:overall\s+judge?ment|final\s+(?:verdict|judge?ment|answer)|verdict)\s*[:\-]", re.IGNORECASE)
 JSON_KEYS = ("better_response", "winner", "judgement", "judgment", "preferred", "choice", "better", "answer")
@@ -61,14 +75,16 @@ def read_label(value: Any) -> Side | None:
 def read_answer(text: str) -> Side | None:
     """The verdict of a judge's answer, in the order it was shown; None where it does not settle on one.
 
-    What stands in the last <answer> tag counts, else what a JSON object says, else a label in [[ ]], else the statements
-    ("Image 1 is better", "equally good") after the last "Overall Judgment:" or "Verdict:", else those of the whole text;
-    statements must agree. A text of one word (A, left, 2, tie) is a verdict.
+    What stands in the last <answer> tag counts, else what a JSON object says, else what is boxed, else a label in [[ ]], else
+    the statements ("Image 1 is better", "the better response: [2]", "equally good") after the last "Overall Judgment:" or
+    "Verdict:", else those of the whole text; statements must agree. A text of one word (A, left, 2, tie) is a verdict.
     """
     tags = TAG.findall(text)
     text = (tags[-1] if tags else text).replace("*", "").strip()
     if (said := _json_verdict(text)) is not None:
         return said
+    if boxes := BOXED.findall(text):
+        text = boxes[-1]
     if labels := BRACKETS.findall(text):
         sides = {WORDS.get(label.lower()) for label in labels}
         return sides.pop() if len(sides) == 1 else None
@@ -86,7 +102,7 @@ def _word(text: str) -> Side | None:
 
 
 def _stated(text: str) -> Side | None:
-    sides = {WORDS[number.lower()] for number in (*BETTER.findall(text), *WINS.findall(text))}
+    sides = {WORDS[said.lower()] for pattern in STATEMENTS for said in pattern.findall(text)}
     if EQUAL.search(text):
         sides.add(Side.TIE)
     return sides.pop() if len(sides) == 1 else None
