@@ -20,6 +20,7 @@ app = typer.Typer(
 )  # fmt: skip
 
 
+MODEL = "name of a run, directory of a Hugging Face checkpoint, or store:PREFIX in $UR_STORE"
 Home = Annotated[str, typer.Option(metavar="DIR", help="store, tracking and runs; default $UR_HOME or .unified-reward")]
 Json = Annotated[bool, typer.Option("--json", help="one JSON object on standard output, nothing else there")]
 Sets = Annotated[
@@ -140,7 +141,7 @@ def judge(
     caption: Annotated[str, typer.Option(help="what was asked to be drawn", show_default=False)] = "",
     question: Annotated[str, typer.Option(help="what was asked about the media", show_default=False)] = "",
     answer: Annotated[list[str] | None, typer.Option(help="an answer; may be given again")] = None,
-    model: Annotated[str, typer.Option(help="name of a run, or directory of a Hugging Face checkpoint")] = "shapes",
+    model: Annotated[str, typer.Option(help=MODEL)] = "shapes",
     template: Annotated[str, typer.Option(help="template pack; default: the judge's own", show_default=False)] = "",
     read: Annotated[
         str,
@@ -174,9 +175,7 @@ def judge(
 
 @app.command()
 def serve(
-    model: Annotated[
-        str, typer.Option(help="name of a run, directory of a Hugging Face checkpoint, or store:PREFIX in $UR_STORE")
-    ] = "shapes",
+    model: Annotated[str, typer.Option(help=MODEL)] = "shapes",
     host: Annotated[str, typer.Option(help="0.0.0.0 = reachable from outside")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 = any that is free", min=0, max=65535)] = 8000,
     name: Annotated[str, typer.Option(help="of the model, to clients; default: of the run", show_default=False)] = "",
@@ -239,7 +238,7 @@ def eval_(
         Path | None, typer.Option(metavar="FILE", help="the benchmark's own data", show_default=False)
     ] = None,
     model: Annotated[
-        str, typer.Option(help="instead of --verdicts: ask this run's judge, or this directory", show_default=False)
+        str, typer.Option(help=f"ask a judge instead of reading --verdicts: {MODEL}", show_default=False)
     ] = "",
     media: Annotated[
         Path | None, typer.Option(metavar="DIR", help="where the paths in the data start", show_default=False)

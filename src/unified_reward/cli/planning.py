@@ -63,7 +63,10 @@ def _planned(stage: str, base: str, config: TrainLoopConfig, asked: Cluster, sam
     if config.global_batch % cluster.gpus:
         raise UserError(field="--gpus", value=cluster.gpus, why=f"they cannot share {stage}'s globalBatch of {config.global_batch}",
                         fix=f"Use a divisor of {config.global_batch}.")  # fmt: skip
-    shape = shape_of(config_of(base, _directory(base)), config)
+    try:
+        shape = shape_of(config_of(base, _directory(base)), config)
+    except UserError as error:
+        raise UserError(field=f"{stage}'s {error.field}", value=error.value, why=error.why, fix=error.fix) from error
     found = estimate(shape, config, cluster, sample)
     return Planned(
         stage, base, config, cluster, shape, found, "" if found.fits else way_out(shape, config, cluster, sample)
@@ -82,10 +85,11 @@ def _directory(base: str) -> Path | None:
 
 
 def _bytes(text: str) -> int:
-    match = re.fullmatch(r"([0-9.]+) ?([A-Za-z]+)", text.strip())
-    if match is None or match[2] not in UNITS:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([A-Za-z]+)", text.strip())
+    size = int(float(match[1]) * UNITS.get(match[2], 0)) if match else 0
+    if not size:
         raise UserError(field="--gpu-memory", value=text, why="it is no size", fix="Write for example 80GiB.")
-    return int(float(match[1]) * UNITS[match[2]])
+    return size
 
 
 def _values(one: Planned) -> dict[str, Any]:

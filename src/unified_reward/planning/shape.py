@@ -55,14 +55,24 @@ def published() -> dict[str, dict[str, Any]]:
 def config_of(base: str, directory: Path | None) -> dict[str, Any]:
     """The config.json of a model's directory, or the published one its name stands for. Raises UserError for neither."""
     if directory is not None and (directory / "config.json").is_file():
-        values: dict[str, Any] = json.loads((directory / "config.json").read_text())
-        return values
+        return _read(directory / "config.json")
     name = Path(base).name.lower()
     found = next((config for known, config in published().items() if name.startswith(known.lower())), None)
     if found is None:
         raise UserError(field="base", value=base, why="there is no config.json, and no released model of that name is known",
                         fix=f"Use a directory, or one of {', '.join(published())}.")  # fmt: skip
     return found
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(field="base", value=file, why=f"it cannot be read ({error})",
+                        fix="Take the config.json of the checkpoint.") from error  # fmt: skip
+    if not isinstance(values, dict):
+        raise UserError(field="base", value=file, why="it is no mapping", fix="Take the config.json of the checkpoint.")
+    return values
 
 
 def shape_of(values: dict[str, Any], config: TrainLoopConfig) -> Shape:

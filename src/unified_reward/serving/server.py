@@ -7,6 +7,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 import uvicorn
 
 from unified_reward.data.media import MediaLimits
@@ -55,7 +56,8 @@ def make_service(directory: Path, options: ServeOptions) -> Service:
 
 
 def serve(directory: Path, options: ServeOptions) -> None:
-    """Until SIGTERM or SIGINT. Raises UserError when the port is taken, before the model is loaded."""
+    """Until SIGTERM or SIGINT. Raises UserError before the model is loaded: device, addresses, a port that is taken."""
+    _check(options)
     listening = _listen(options.host, options.port)
     app = make_app(make_service(directory, options))
     config = uvicorn.Config(app, log_level="info", access_log=False, timeout_graceful_shutdown=None)
@@ -64,6 +66,18 @@ def serve(directory: Path, options: ServeOptions) -> None:
     print(f"listening on http://{options.host}:{listening.getsockname()[1]}", flush=True)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # uvicorn's own, and after its end the usual one
     server.run(sockets=[listening])
+
+
+def _check(options: ServeOptions) -> None:
+    try:
+        torch.empty(0, device=options.device)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without this kind
+        raise UserError(field="--device", value=options.device, why=f"torch cannot use it ({str(error).splitlines()[0]})",
+                        fix="Use cpu, or cuda where there is a GPU and torch is its CUDA build.") from error  # fmt: skip
+    for prefix in options.fetch:
+        if not prefix.startswith(("http://", "https://")):
+            raise UserError(field="--fetch", value=prefix, why="only addresses of http and https are fetched",
+                            fix="Write for example --fetch https://HOST/pictures/.")  # fmt: skip
 
 
 def _listen(host: str, port: int) -> socket.socket:

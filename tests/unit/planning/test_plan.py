@@ -117,10 +117,22 @@ def test_the_command_refuses_with_2(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("overrides", "memory", "why"),
     [
-        (["spec.rewardTrain.base=no-such-model"], "80GiB", "no released model of that name is known"),
+        (
+            ["spec.rewardTrain.base=no-such-model"], "80GiB",
+            "reward-train's base is no-such-model: .* no released model of that name is known",
+        ),
         ([], "80", "--gpu-memory is 80: it is no size"),
+        ([], "0GiB", "--gpu-memory is 0GiB: it is no size"),
+        ([], "1.2.3GiB", "--gpu-memory is 1.2.3GiB: it is no size"),
     ],
-)
+)  # fmt: skip
 def test_mistakes_are_told_in_a_line(overrides: list[str], memory: str, why: str) -> None:
     with pytest.raises(UserError, match=why):
         plan(EXAMPLE, overrides, gpus=8, gpu_memory=memory, gpu_tflops=1.0, mfu=0.3, sample=SAMPLE, as_json=False)
+
+
+@pytest.mark.parametrize(("text", "why"), [("{bad", "it cannot be read"), ("[1]", "it is no mapping")])
+def test_a_config_that_is_none_is_told_in_a_line(text: str, why: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError, match=rf"config\.json: {why}"):
+        config_of(str(tmp_path), tmp_path)
