@@ -9,7 +9,7 @@ from operators.alignmentrun.observe import PULLS, UNSEEN, Failure, Observed, obs
 from operators.alignmentrun.outcome import Turn
 from unified_reward.config.graph import Node
 from unified_reward.launch.causes import Cause
-from unified_reward.launch.job_status import is_suspended, queue_of
+from unified_reward.launch.job_status import CANCELLED_AT, CANCELLED_BY, annotation, is_suspended, queue_of
 from unified_reward.launch.pods import Resource, is_going, name
 from unified_reward.launch.times import epoch_seconds
 from unified_reward.pipeline.decide import State
@@ -59,6 +59,8 @@ def _looked_at(turn: Turn, node: Node, record: StageRecord, attempts: Mapping[in
         return record if seen.live else _failed(turn, records.charged(record, pods), seen.failure)
     if is_going(job) or turn.document.spec.cancel:
         return record
+    if annotation(job, CANCELLED_AT):
+        return record if seen.live else _failed(turn, record, _cancelled(job))
     if turn.document.spec.suspend:
         return records.cleared(record)
     return _going(turn, node, record, job, seen)
@@ -96,6 +98,13 @@ def _failed(turn: Turn, record: StageRecord, failure: Failure) -> StageRecord:
     told = f"{record.name}, attempt {record.attempt}, {failure.cause.value}: {failure.message}"
     turn.tell("StageFailed", told[:950], warning=True)
     return records.failed(record, failure, turn.moment)
+
+
+def _cancelled(job: Resource) -> Failure:
+    """By `torchx cancel`: a person's word, so no further attempt follows. The job stays, suspended, and says the same."""
+    who = annotation(job, CANCELLED_BY)
+    told = f"{name(job)} was cancelled{f' by {who}' if who else ''} at {annotation(job, CANCELLED_AT)} (torchx cancel)"
+    return Failure(Cause.USER, "StageCancelled", told)
 
 
 def _going(turn: Turn, node: Node, record: StageRecord, job: Resource, seen: Observed) -> StageRecord:

@@ -433,6 +433,31 @@ def test_cancel_ends_for_good_when_nothing_runs_any_more() -> None:
     assert world.made[-1] == TRAIN
 
 
+@pytest.mark.parametrize("queue", ["", "q"])
+def test_a_stage_that_torchx_cancelled_ends_the_run_until_it_is_asked_for_again(queue: str) -> None:
+    world = training(cluster={"queue": queue}) if not queue else World(document(cluster={"queue": queue}))
+    job = TRAIN if not queue else IMPORT
+    if queue:
+        world.settle()
+        world.suspend_job(job, False)
+        world.start(job)
+        world.settle()
+    marks = {"unifiedreward.dev/cancelled-at": stamp(world.now), "unifiedreward.dev/cancelled-by": "ada"}
+    world.jobs[job]["metadata"].setdefault("annotations", {}).update(marks)
+    world.jobs[job]["spec"]["runPolicy"]["suspend"] = True
+    assert world.settle().phase is Phase.RUNNING  # its pods save what they have
+    world.suspend_job(job, True)
+    status = world.settle()
+    assert (status.phase, status.reason) == (Phase.FAILED, "StageCancelled")
+    assert f"{job} was cancelled by ada at {stamp(world.now)}" in status.message
+    assert world.jobs[job]["spec"]["runPolicy"]["suspend"]
+    assert world.made[-1] == job
+    world.run["metadata"]["annotations"][RETRY_AT] = "t1"
+    world.settle()
+    assert world.made[-1] == job[:-1] + "2"
+    assert world.jobs[job]["spec"]["runPolicy"]["suspend"]
+
+
 def test_a_cancelled_suspended_run_ends_too() -> None:
     world = training()
     world.run["spec"]["suspend"] = True
