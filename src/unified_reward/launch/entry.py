@@ -81,12 +81,13 @@ def main() -> int:
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_seconds = usage.ru_utime + usage.ru_stime
     _write(names.EXIT_FILE, {"code": code, "cpu_seconds": cpu_seconds})
+    ranks.drain()
     ending = make_ending(
         code, rank=ranks.first_failed, tail="\n".join(ranks.tails[ranks.first_failed]), started=started,
         cpu_seconds=cpu_seconds, peak_rss_bytes=usage.ru_maxrss * 1024,
     )  # fmt: skip
-    ranks.close()
     write_ending(ending)
+    ranks.close()  # may take so long that this process is killed over it
     return code
 
 
@@ -180,10 +181,13 @@ class _Ranks:
         self._start([sys.executable, "-m", LOOK_AHEAD], dict(os.environ), -1, "")
         self.processes[-1].wait()
 
-    def close(self) -> None:
-        """Let the last lines out and the archive finish."""
+    def drain(self) -> None:
+        """Let the last lines out."""
         for reader in self._readers:
             reader.join(timeout=5.0)
+
+    def close(self) -> None:
+        """Let the archive finish."""
         if self.archive is not None:
             self.archive.close()
 

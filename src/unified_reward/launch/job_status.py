@@ -14,7 +14,7 @@ from torchx import specs
 from torchx.specs import AppState, Role
 from torchx.specs.api import NONE
 
-from unified_reward.launch.causes import Cause
+from unified_reward.launch.causes import EXIT_STOPPED, Cause
 from unified_reward.launch.pods import (
     MENDABLE,
     OOM_KILLED,
@@ -219,7 +219,8 @@ def _failed(pod: Resource, found: PodFailure) -> str:
     if found.cause is Cause.MEMORY and not found.own_words:
         return f"killed (exit code {found.code}), most likely for memory: it had {_limit(pod)}"
     if found.cause is Cause.PREEMPTED:
-        return f"stopped by SIGTERM (exit code {found.code})" if found.code else found.said or "it has not run"
+        stopped = f"stopped by SIGTERM (exit code {found.code})"
+        return stopped if found.code == EXIT_STOPPED else found.said or "it has not run"
     if found.cause in (Cause.USER, Cause.MEMORY) and found.said:
         return found.said
     return f"exit code {found.code}: {found.said}".rstrip(": ")

@@ -178,6 +178,8 @@ def _why(pod: Resource, ended: Resource, ending: Ending | None, code: int | None
         return Cause.PREEMPTED, reason, message
     if ended.get("reason") in LOST and ending is None:
         return Cause.PREEMPTED, STATUS_UNKNOWN, "its node lost track of it, as when it restarts"
+    if ending is not None and ending.code == 0:  # killed while its log was archived
+        return Cause.PREEMPTED, "", "it was killed when its work was done"
     said = ending.error if ending and ending.error else last_line(ended.get("message"))
     return cause_of(code), "", said
 

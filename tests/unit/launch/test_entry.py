@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -105,6 +106,21 @@ def test_the_archive_has_what_kubectl_logs_shows(
     ending = json.loads((tmp_path / "ending.json").read_text())
     assert ending["code"] == code
     assert told in ending["error"] or not code
+
+
+def test_what_is_killed_while_it_archives_has_said_how_it_ended(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:  # a store that takes connections and says nothing
+        address = f"http://127.0.0.1:{mute.getsockname()[1]}"
+        keys = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"}
+        process = _start_in_pod(tmp_path, UR_STORE="s3://bucket", UR_S3_ENDPOINT=address, **keys)
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "ending.json").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(1.0)  # long enough for a process that has nothing left to do
+        process.kill()
+        assert process.wait(timeout=30) == -signal.SIGKILL
+    assert json.loads((tmp_path / "ending.json").read_text())["code"] == 0
 
 
 def test_sigterm_ends_it_while_it_waits_for_a_peer(tmp_path: Path) -> None:

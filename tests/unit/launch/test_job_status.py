@@ -122,6 +122,7 @@ def test_a_job_of_which_a_part_runs_says_what_the_rest_waits_for() -> None:
          "killed (exit code 137), most likely for memory: it had 64Mi of memory; ask for more (memory)"),
         (ended(1, 137, message="step 7"), Cause.MEMORY,
          "killed (exit code 137), most likely for memory: it had 64Mi of memory; ask for more (memory)"),
+        (ended(1, 137, message=left(0, "")), Cause.PREEMPTED, "it was killed when its work was done"),
         (ended(1, 143, message=left(143, "")), Cause.PREEMPTED, "stopped by SIGTERM (exit code 143)"),
         (ended(1, 137, reason="Error", conditions=[
             {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "evicted"}]),
