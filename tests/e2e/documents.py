@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
+
+SESSION = f"{time.time():.0f}"  # an installation that was kept has results of these runs in its store
 
 
 def judge_only(name: str, *, steps: int = 120, **spec: Any) -> dict[str, Any]:
@@ -12,7 +15,7 @@ def judge_only(name: str, *, steps: int = 120, **spec: Any) -> dict[str, Any]:
         "kind": "AlignmentRun",
         "metadata": {"name": name},
         "spec": {
-            "store": f"s3://unified-reward/{name}",
+            "store": f"s3://unified-reward/{SESSION}/{name}",
             "import": {"trainRecords": 640, "evalRecords": 16, "prompts": 24, "evalPrompts": 24, "imageRepeats": 1},
             "rewardTrain": {"steps": steps, "globalBatch": 16, "processes": 2, "nodes": 2, "checkpointEvery": 10},
             **spec,
