@@ -6,6 +6,7 @@ UR_NAMESPACE: the namespace it serves. UR_CLUSTER_CONFIG: the file that says wha
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -18,11 +19,15 @@ from typing import Any
 import kopf
 from aiohttp import web
 
-from operators.alignmentrun.api import PAGE, Access, Api
+from operators.alignmentrun.api import PAGE, Access, Api, ApiError
 from operators.alignmentrun.controller import SELECTOR, Controller
 from operators.alignmentrun.metrics import exposition
 from unified_reward.config import ClusterDefaults, read_defaults
 from unified_reward.errors import EXIT_USER_ERROR, UserError
+
+logger = logging.getLogger("operator")
+
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 30.0
 
 
 class Defaults:
@@ -75,14 +80,16 @@ def _register(registry: kopf.OperatorRegistry, make_controller: Any, make_api: A
         settings.watching.label_selectors["", "v1", "pods"] = SELECTOR
         # A limit would let an object wait for another's worker to idle; each only hands over to our own queue.
         settings.queueing.idle_timeout = 0.5
-        controller = state["controller"] = make_controller(make_api())
-        state["pages"] = await _serve(controller, int(os.environ.get("UR_PORT", "8080")))
-        await controller.start()
+        if "pages" not in state:  # kopf calls again what has failed
+            state["controller"] = make_controller(make_api())
+            state["pages"] = await _serve(state["controller"], int(os.environ.get("UR_PORT", "8080")))
+        await _started(state["controller"])
 
     @kopf.on.cleanup(registry=registry)
     async def stop(**_: Any) -> None:
-        await state["controller"].stop()
-        await state["pages"].cleanup()
+        if "pages" in state:
+            await state["controller"].stop()
+            await state["pages"].cleanup()
 
     @kopf.on.event("unifiedreward.dev", "v1alpha1", "alignmentruns", registry=registry)
     async def run(event: Any, **_: Any) -> None:
@@ -95,6 +102,18 @@ def _register(registry: kopf.OperatorRegistry, make_controller: Any, make_api: A
     @kopf.on.event("", "v1", "pods", registry=registry)
     async def pod(event: Any, **_: Any) -> None:
         state["controller"].saw_pod(event["type"], event["object"])
+
+
+async def _started(controller: Controller) -> None:
+    """When the API server has told what there is; until then the operator is alive and not ready."""
+    pause = FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            return await controller.start()
+        except ApiError as error:
+            logger.warning("what there is cannot be listed: %s; tried again in %g s", error, pause)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
 
 async def _serve(controller: Controller, port: int) -> web.AppRunner:
