@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
 from unified_reward.cli import main
+
+from ..api_server import Api  # noqa: TID252  (tests are no package that could be named)
 
 RUNS = "/apis/unifiedreward.dev/v1alpha1/namespaces/ml/alignmentruns"
 PODS, JOB = "/api/v1/namespaces/ml/pods", "/apis/kubeflow.org/v1/namespaces/ml/pytorchjobs/r-import-a1"
@@ -32,65 +30,10 @@ RUN: dict[str, Any] = {
 }
 
 
-class Api:
-    """An API server: answers by path, as a real one says that something is not there, or not allowed."""
-
-    def __init__(self) -> None:
-        self.objects: dict[str, dict[str, Any]] = {RUNS: {"items": []}, "/api/v1/namespaces/ml": {}}
-        self.forbidden: tuple[str, ...] = ()  # "GET /path" begins with one of these
-        self.unknown: tuple[str, ...] = ()  # groups that no CRD has made
-        api = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def answer(self) -> None:
-                self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                code, body = api.answer(self.command, urlsplit(self.path).path)
-                self.send_response(code)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            do_GET = do_POST = do_PATCH = do_DELETE = answer
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
-
-    def answer(self, method: str, path: str) -> tuple[int, bytes]:
-        kind, _, name = path.rpartition("/")
-        kind = kind.rpartition("/")[2]
-        if path.startswith(self.unknown):
-            return 404, b"404 page not found\n"
-        if f"{method} {path}".startswith(self.forbidden):
-            said = f'{kind} "{name}" is forbidden: User "ada" cannot do this in the namespace "ml"'
-            return 403, self.status(403, "Forbidden", said, name=name, kind=kind)
-        if path in self.objects:
-            return 200, json.dumps(self.objects[path]).encode()
-        if name in ("alignmentruns", "pods", "pytorchjobs"):
-            return 200, b'{"items": []}'
-        return 404, self.status(404, "NotFound", f'{kind} "{name}" not found', name=name, kind=kind)
-
-    @staticmethod
-    def status(code: int, reason: str, message: str, **details: str) -> bytes:
-        return json.dumps(
-            {"kind": "Status", "code": code, "reason": reason, "message": message, "details": details}
-        ).encode()
-
-
 @pytest.fixture
 def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Api]:
     found = Api()
-    config = {
-        "apiVersion": "v1", "kind": "Config", "current-context": "c", "users": [{"name": "u", "user": {}}],
-        "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{found.http.server_port}"}}],
-        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u", "namespace": "ml"}}],
-    }  # fmt: skip
-    (tmp_path / "kubeconfig").write_text(json.dumps(config))
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    monkeypatch.setenv("KUBECONFIG", found.kubeconfig(tmp_path))
     monkeypatch.delenv("UR_NAMESPACE", raising=False)
     monkeypatch.delenv("UR_KUBE_CONTEXT", raising=False)
     yield found
@@ -117,7 +60,7 @@ def test_a_wrong_name(
 ) -> None:
     line = "error: run is r: there is no such run in namespace ml. Set UR_NAMESPACE, or start one."
     assert told(monkeypatch, capsys, words) == line
-    api.objects[RUNS] = {"items": [RUN | {"metadata": {"name": "other"}}]}
+    api.objects[RUNS] = [RUN | {"metadata": {"name": "other", "labels": {}}}]
     assert told(monkeypatch, capsys, words).endswith("Runs there: other.")
     words = [word.replace("r", "../r") if word == "r" else word for word in words]
     assert "run is ../r: there is no such run" in told(monkeypatch, capsys, words)
@@ -152,9 +95,9 @@ def test_no_such_namespace_no_definition_no_right(
 def test_a_right_that_is_missing_half_way(
     api: Api, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], forbidden: str
 ) -> None:
-    labels = {"training.kubeflow.org/replica-index": "0"}
+    labels = {"training.kubeflow.org/replica-index": "0", "training.kubeflow.org/job-name": "r-import-a1"}
     pod = {"metadata": {"name": "r-import-a1-worker-0", "uid": "u", "creationTimestamp": "t", "labels": labels}}
-    api.objects |= {f"{RUNS}/r": RUN, PODS: {"items": [pod | {"status": {"phase": "Running"}}]}}
+    api.objects |= {f"{RUNS}/r": RUN, PODS: [pod | {"status": {"phase": "Running"}}]}
     api.objects[JOB] = {"spec": {"pytorchReplicaSpecs": {"Worker": {"replicas": 1}}}}
     api.forbidden = (forbidden,)
     assert "you may not do this there" in told(monkeypatch, capsys, words)
