@@ -45,9 +45,9 @@ def read_sources(paths: Sequence[str], name: str, media_root: Path, folder: Path
 
     Raises UserError.
     """
+    default = None if name in (AUTO, "files") else format_named(name)
     if not paths:
         raise UserError(field=FIELD, value=None, why=f"source is {name}", fix="Name files, folders or a mix to read.")
-    default = None if name in (AUTO, "files") else format_named(name)
     return [source for entry in paths for source in _entry(entry, default, media_root, folder)]
 
 

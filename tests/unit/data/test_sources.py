@@ -113,3 +113,10 @@ def test_lines_that_are_no_rows_keep_their_number(tmp_path: Path) -> None:
     ]
     (tmp_path / "t.csv").write_text("a,b\n1,2\n1,2,3\n")
     assert [str(row) for _, row in read_rows(tmp_path / "t.csv")][1].startswith("the row has more cells")
+
+
+def test_a_source_that_is_none_is_told_before_its_missing_paths(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"import\.source is shpaes: there is no such format\. Did you mean shapes\?"):
+        read_sources([], "shpaes", tmp_path)
+    with pytest.raises(UserError, match=r"import\.paths is not set: source is hpd"):
+        read_sources([], "hpd", tmp_path)

@@ -41,10 +41,10 @@ def format_named(name: str, field: str = "import.source") -> Format:
     """The format of this name. Raises UserError with the nearest name."""
     if name in FORMATS:
         return FORMATS[name]
-    near = difflib.get_close_matches(name.lower().replace("_", "-"), FORMATS, n=1, cutoff=0.5)
+    known = sorted([*FORMATS, *(("files", "shapes") if field == "import.source" else ())])
+    near = difflib.get_close_matches(name.lower().replace("_", "-"), known, n=1, cutoff=0.5)
     guess = f"Did you mean {near[0]}? " if near else ""
-    raise UserError(field=field, value=name, why="there is no such format",
-                    fix=f"{guess}Formats: {', '.join(sorted(FORMATS))}.")  # fmt: skip
+    raise UserError(field=field, value=name, why="there is no such format", fix=f"{guess}Known: {', '.join(known)}.")
 
 
 def format_of(row: Row) -> Format | None:
