@@ -17,6 +17,7 @@ from unified_reward.config.load import override_value
 from unified_reward.errors import UserError
 from unified_reward.home import Home
 from unified_reward.launch.local import run_app
+from unified_reward.models.refs import STORED
 
 WORLDS = ("shapes",)
 
@@ -53,13 +54,18 @@ def import_data(source: Sequence[str], form: str, overrides: Sequence[str], run:
             raise UserError(field="SOURCE", value=next(path for path in source if "," in path),
                             why="a comma separates paths", fix="Rename it, or name its folder.")  # fmt: skip
         name = "files" if form == AUTO else format_named(form, "--format").name
+        folder = str(values.get("folder", ""))
         try:
-            read_sources(source, name, Path(str(values.get("media_root", "."))))
+            if not folder.startswith(STORED):
+                read_sources(source, name, Path(folder) / str(values.get("media_root", ".")), Path(folder))
         except UserError as error:
             raise _of_argument(error) from error
         values |= {"source": name, "paths": ",".join(source)}
     say(f"Importing for the run {run} ...")
-    return run_app(components.import_data(run=run, home=str(Home.at(home).root), **values))
+    given: dict[str, Any] = {
+        field: ",".join(map(str, value)) if isinstance(value, list) else value for field, value in values.items()
+    }
+    return run_app(components.import_data(run=run, home=str(Home.at(home).root), **given))
 
 
 def _of_argument(error: UserError) -> UserError:

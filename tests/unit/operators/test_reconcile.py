@@ -526,6 +526,7 @@ def test_ttl_takes_the_resource_away_in_its_time() -> None:
     [
         ({"rewardTrain": {"processes": 3, "nodes": 2}}, "processes"),
         ({"cluster": {"secrets": ["hf-token"]}}, "hf-token"),
+        ({"import": {"source": "files", "paths": ["r.jsonl"]}, "policies": [POLICY]}, "spec.import.vlmPrompts is []"),
         ({"policies": [{**POLICY, "sweep": {"seeds": list(range(60))}}]}, "243 stages"),
     ],
 )
