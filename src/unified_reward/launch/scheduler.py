@@ -32,7 +32,6 @@ from unified_reward.launch.job_status import (
     has_ended,
     has_succeeded,
     job_state,
-    main_container,
     role_name,
     role_of,
     structured_error,
@@ -43,6 +42,7 @@ from unified_reward.launch.overlay import workspace_key
 from unified_reward.launch.pods import name as name_of
 from unified_reward.launch.pytorchjob import Manifest
 from unified_reward.launch.retries import settled
+from unified_reward.launch.sameness import difference
 from unified_reward.launch.scheduler_options import Options
 from unified_reward.launch.submission import Request, make_request
 from unified_reward.launch.times import rfc3339
@@ -82,8 +82,12 @@ class PyTorchJobScheduler(Scheduler):  # type: ignore[misc]
         if request.workspace is not None:
             with cluster_store(cluster, namespace, request.defaults) as store:
                 store.put_if_absent(workspace_key(request.workspace.digest), request.workspace.packed)
-        if cluster.create(jobs_path(namespace), request.manifest) is None:
-            self._same(cluster, namespace, name, request.manifest)
+        while cluster.create(jobs_path(namespace), request.manifest) is None:
+            found = cluster.get(jobs_path(namespace, name))
+            if found is not None:  # else it went just now
+                _require_same(found, request.manifest)
+                _note(f"{namespace}:{name} is there already; nothing was submitted.")
+                break
         return f"{namespace}:{name}"
 
     def describe(self, app_id: str) -> DescribeAppResponse | None:
@@ -210,15 +214,6 @@ class PyTorchJobScheduler(Scheduler):  # type: ignore[misc]
             _note(f"{error} Package defaults are used instead of ConfigMap {CONFIGMAP}.")
             return ClusterDefaults()
 
-    def _same(self, cluster: Kube, namespace: str, name: str, manifest: Manifest) -> None:
-        """A job id that is taken is fine when it stands for the same work."""
-        found = cluster.get(jobs_path(namespace, name)) or {}
-        there = main_container(found).get("command") if found else None
-        if there != main_container(manifest).get("command"):
-            raise UserError(field="job_id", value=name, why=f"namespace {namespace} has another job of this name",
-                            fix=f"Choose another job_id, or torchx delete {HANDLES}{namespace}:{name}.")  # fmt: skip
-        _note(f"{namespace}:{name} is there already; nothing was submitted.")
-
     def _located(self, app_id: str) -> tuple[Kube, str, str]:
         cluster = self._connect("")
         namespace, colon, name = app_id.partition(":")
@@ -238,6 +233,16 @@ class PyTorchJobScheduler(Scheduler):  # type: ignore[misc]
 def create_scheduler(session_name: str, **_: object) -> PyTorchJobScheduler:
     """TorchX's entry point; it hands over every TORCHX_* variable of the environment."""
     return PyTorchJobScheduler(session_name)
+
+
+def _require_same(there: kube.Resource, asked: Manifest) -> None:
+    """A job id that is taken is fine when it stands for the same work. Raises UserError."""
+    differs = difference(there, asked)
+    if differs:
+        metadata = asked["metadata"]
+        namespace, name = metadata["namespace"], metadata["name"]
+        raise UserError(field="-cfg job_id", value=name, why=f"namespace {namespace} has another job of this name: {differs}",
+                        fix=f"Choose another job_id, or torchx delete {HANDLES}{namespace}:{name}.")  # fmt: skip
 
 
 def _user() -> str:

@@ -17,6 +17,7 @@ from unified_reward.launch.job_status import RETRIES
 from unified_reward.launch.manifest import manifest_text, merged, read_overlay
 from unified_reward.launch.plan import job_plan
 from unified_reward.launch.pytorchjob import LONGEST_NAME, JobIdentity, Manifest, pytorch_job
+from unified_reward.launch.sameness import marked
 from unified_reward.launch.scheduler_options import cluster_spec, offer_for, retry_counts
 from unified_reward.launch.workspace import Workspace, asked_workspace
 
@@ -60,7 +61,7 @@ def make_request(
     overlay = str(given.get("overlay", ""))
     if overlay:
         manifest = merged(manifest, read_overlay(overlay))
-    return Request(manifest, str(given.get("context", "")), defaults, workspace)
+    return Request(marked(manifest), str(given.get("context", "")), defaults, workspace)
 
 
 def _name(app: AppDef, job_id: str) -> str:
