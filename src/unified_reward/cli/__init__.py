@@ -319,7 +319,7 @@ def plan(
     set_: Sets = None,
     as_json: Json = False,
 ) -> None:
-    """What each training of a document needs, from configs alone: memory per GPU, steps, hours. 2 = does not fit."""
+    """What each training of judges and VLM policies needs, from configs alone: memory per GPU, steps, hours. 2 = does not fit."""
     from unified_reward.cli.planning import plan
     from unified_reward.planning.estimate import Sample
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from unified_reward.cli.console import duration, output, print_json
+from unified_reward.cli.console import duration, output, print_json, say
 from unified_reward.config import AlignmentRun, PolicyKind, TrainLoopConfig, load_document
 from unified_reward.errors import EXIT_USER_ERROR, UserError
 from unified_reward.models.refs import BUILTIN, STORED, model_directory
@@ -40,6 +40,9 @@ def plan(
         raise UserError(field="--sample-tokens", value=sample.tokens, why="it counts media and target tokens too",
                         fix="Give at least as many as --media-tokens and --target-tokens.")  # fmt: skip
     asked = Cluster(gpus, _bytes(gpu_memory), gpu_tflops * 1e12, mfu)
+    for policy in document.spec.policies:
+        if policy.kind is PolicyKind.DIFFUSION:
+            say(f"note: dpo-train of {policy.name} is not planned, as it trains an image policy")
     planned = [_planned(stage, base, config, asked, sample) for stage, base, config in trainings(document)]
     if as_json:
         print_json({"sample": asdict(sample), "stages": [_values(one) for one in planned]})
@@ -77,9 +80,7 @@ def _directory(base: str) -> Path | None:
     if base.startswith(BUILTIN):
         return model_directory(base, open_store("memory://"), Path())
     if base.startswith(STORED):
-        raise UserError(
-            field="base", value=base, why="a plan reads no store", fix="Name the model's directory instead."
-        )
+        return None  # a plan reads no store: it goes by the name
     directory = Path(base).expanduser()
     return directory if directory.is_dir() else None
 

@@ -103,6 +103,26 @@ def test_what_cannot_fit_names_what_would(qwen: Shape, fields: dict[str, Any], g
     assert way_out(qwen, config, cluster, SAMPLE) == way
 
 
+def test_a_base_in_the_store_goes_by_its_name_and_image_policies_are_named_as_left_out(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    document = EXAMPLE.with_name("sdxl-turbo.yaml")
+    given: dict[str, Any] = {"gpu_memory": "80GiB", "gpu_tflops": 989.0, "mfu": 0.35, "sample": SAMPLE}
+    assert plan(document, [], gpus=0, as_json=True, **given) == 0
+    told = capsys.readouterr()
+    assert [(s["stage"], s["base"]) for s in json.loads(told.out)["stages"]] == [
+        ("reward-train", "store:models/qwen2.5-vl-7b")
+    ]
+    assert "dpo-train of turbo is not planned" in told.err
+
+
+@pytest.mark.parametrize("name", ["qwen25vl-judge", "sdxl-turbo", "vlm-policy-kueue"])
+def test_the_examples_of_real_sizes_fit_their_gpus(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    document = EXAMPLE.with_name(f"{name}.yaml")
+    given: dict[str, Any] = {"gpu_memory": "80GiB", "gpu_tflops": 989.0, "mfu": 0.35, "sample": SAMPLE}
+    assert plan(document, [], gpus=0, as_json=True, **given) == 0, capsys.readouterr().out
+
+
 def test_the_command_refuses_with_2(capsys: pytest.CaptureFixture[str]) -> None:
     given: dict[str, Any] = {"gpu_memory": "80GiB", "gpu_tflops": 989.0, "mfu": 0.35, "sample": SAMPLE}
     assert plan(EXAMPLE, [], gpus=8, as_json=True, **given) == 0
