@@ -1,11 +1,16 @@
 """The run's page in MLflow, by its REST interface: made when the run starts, closed whatever becomes of it.
 
 The stages' couriers find the parent by its key, as `unified_reward.tracking.delivery` does; tags and names are the same.
+The address may be a user's, and anything may answer there: of an answer that is not MLflow's, nothing is told.
 """
 
 from __future__ import annotations
 
+import json
+import re
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -18,13 +23,33 @@ INSTALLATION_TAG = "unified_reward.installation"  # several may share a server, 
 EXPERIMENT_TAGS = [{"key": "mlflow.experimentKind", "value": "custom_model_development"}]
 TIMEOUT_SECONDS = 10.0
 VIEW = "workflowType=machine_learning"
-
-
 AWAY_SECONDS = 20.0
+LONGEST_ANSWER, LONGEST_REFUSAL = 32 * 1024**2, 300  # bytes, characters
+CODE = re.compile(r"[A-Z_]{1,64}")  # of an error, as MLflow has them
+IDENTIFIER = re.compile(r"[\w.-]{1,64}")
 
 
 class UnavailableError(Exception):
-    """MLflow does not answer, or refuses."""
+    """MLflow does not answer, or refuses. code: its word for a refusal, "" = none."""
+
+    def __init__(self, message: str, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Page:
+    """A run, as MLflow has it."""
+
+    run_id: str
+    tags: Mapping[str, str]
+
+    @classmethod
+    def read(cls, run: Any) -> Page:
+        """Raises KeyError, TypeError and ValueError."""
+        return cls(
+            _identifier(run["info"]["run_id"]), {tag["key"]: tag["value"] for tag in run["data"].get("tags", [])}
+        )
 
 
 class Mlflow:
@@ -44,7 +69,7 @@ class Mlflow:
         experiment_id = await self._experiment(experiment)
         found = await self._search(experiment_id, f"tags.`{KEY_TAG}` = '{key}'")
         if found:
-            run_id = str(found[0]["info"]["run_id"])
+            run_id = found[0].run_id
             await self._post("runs/update", {"run_id": run_id, "status": "RUNNING"})
         else:
             tags = {
@@ -59,7 +84,7 @@ class Mlflow:
                 "experiment_id": experiment_id, "run_name": name, "start_time": _now(),
                 "tags": [{"key": tag, "value": value} for tag, value in tags.items()],
             })  # fmt: skip
-            run_id = str(made["run"]["info"]["run_id"])
+            run_id = self._id(made, "run", "info", "run_id")
         url = f"{self.uri}/#/experiments/{experiment_id}/runs/{run_id}?{VIEW}"
         return Tracking(experiment_id=experiment_id, run_id=run_id, url=url, state="RUNNING")
 
@@ -67,7 +92,7 @@ class Mlflow:
         """Close the parent as `state`, and what is still open below it: KILLED, or as the parent where that was killed."""
         where = f"tags.`{PARENT_TAG}` = '{tracking.run_id}' and attributes.status = 'RUNNING'"
         for child in await self._search(tracking.experiment_id, where):
-            await self._end(str(child["info"]["run_id"]), "FINISHED" if state == "FINISHED" else "KILLED")
+            await self._end(child.run_id, "FINISHED" if state == "FINISHED" else "KILLED")
         await self._end(tracking.run_id, state)
         return tracking.model_copy(update={"state": state})
 
@@ -75,18 +100,11 @@ class Mlflow:
         """Runs of resources that are not closed: (UID, run)."""
         experiment_id = await self._experiment(experiment)
         mine = f"attributes.status = 'RUNNING' and tags.`{INSTALLATION_TAG}` = '{self.installation}'"
-        found = await self._search(experiment_id, mine)
-        parents = []
-        for run in found:
-            tags = {tag["key"]: tag["value"] for tag in run["data"].get("tags", [])}
-            if RUN_TAG in tags:
-                parents.append(
-                    (
-                        tags[RUN_TAG],
-                        Tracking(experiment_id=experiment_id, run_id=run["info"]["run_id"], state="RUNNING"),
-                    )
-                )
-        return parents
+        return [
+            (page.tags[RUN_TAG], Tracking(experiment_id=experiment_id, run_id=page.run_id, state="RUNNING"))
+            for page in await self._search(experiment_id, mine)
+            if RUN_TAG in page.tags
+        ]
 
     async def stop(self) -> None:
         if self._session is not None:
@@ -96,19 +114,22 @@ class Mlflow:
         if name not in self._experiments:
             try:
                 found = await self._get("experiments/get-by-name", {"experiment_name": name})
-                self._experiments[name] = str(found["experiment"]["experiment_id"])
+                self._experiments[name] = self._id(found, "experiment", "experiment_id")
             except UnavailableError as error:
-                if "RESOURCE_DOES_NOT_EXIST" not in str(error):
+                if error.code != "RESOURCE_DOES_NOT_EXIST":
                     raise
                 made = await self._post("experiments/create", {"name": name, "tags": EXPERIMENT_TAGS})
-                self._experiments[name] = str(made["experiment_id"])
+                self._experiments[name] = self._id(made, "experiment_id")
         return self._experiments[name]
 
-    async def _search(self, experiment_id: str, where: str) -> list[dict[str, Any]]:
+    async def _search(self, experiment_id: str, where: str) -> list[Page]:
         found = await self._post(
             "runs/search", {"experiment_ids": [experiment_id], "filter": where, "max_results": 1000}
         )
-        return list(found.get("runs", []))
+        try:
+            return [Page.read(run) for run in found.get("runs", [])]
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise self._is_another(200) from None
 
     async def _end(self, run_id: str, state: str) -> None:
         await self._post("runs/update", {"run_id": run_id, "status": state, "end_time": _now()})
@@ -125,15 +146,54 @@ class Mlflow:
         if self._session is None:
             self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS, connect=3))
         try:
-            async with self._session.request(verb, f"{self.uri}/api/2.0/mlflow/{path}", **what) as answer:
-                text = await answer.text()
-                if answer.status >= 300:
-                    raise UnavailableError(f"MLflow at {self.uri} answers {answer.status}: {text[:300]}")
-                return dict(await answer.json(content_type=None)) if text else {}
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            url = f"{self.uri}/api/2.0/mlflow/{path}"
+            async with self._session.request(verb, url, allow_redirects=False, **what) as answer:
+                return self._read(answer.status, await _body(answer))
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             self._why = f"MLflow at {self.uri} does not answer: {type(error).__name__}"
             self.away_until = time.monotonic() + AWAY_SECONDS
             raise UnavailableError(self._why) from None
+
+    def _read(self, status: int, body: bytes) -> dict[str, Any]:
+        try:
+            found = json.loads(body) if body else {}
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise self._is_another(status)
+        if status < 300:
+            return found
+        code = str(found.get("error_code"))
+        if not CODE.fullmatch(code):
+            raise self._is_another(status)
+        said = " ".join(str(found.get("message", "")).split())[:LONGEST_REFUSAL]
+        raise UnavailableError(f"MLflow at {self.uri} answers {status} {code}: {said}", code)
+
+    def _id(self, answer: Any, *path: str) -> str:
+        try:
+            for key in path:
+                answer = answer[key]
+            return _identifier(answer)
+        except (KeyError, TypeError, ValueError):
+            raise self._is_another(200) from None
+
+    def _is_another(self, status: int) -> UnavailableError:
+        return UnavailableError(f"what answers at {self.uri} (status {status}) is not MLflow's REST API")
+
+
+async def _body(answer: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    async for piece in answer.content.iter_chunked(64 * 1024):
+        body += piece
+        if len(body) > LONGEST_ANSWER:
+            raise aiohttp.ClientPayloadError("it is too long")
+    return bytes(body)
+
+
+def _identifier(found: Any) -> str:
+    if not IDENTIFIER.fullmatch(str(found)):
+        raise ValueError("no identifier")
+    return str(found)
 
 
 def _now() -> int:
