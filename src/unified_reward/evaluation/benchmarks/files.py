@@ -158,7 +158,8 @@ def _row(path: Path, place: str, value: object, lists_as: str = "") -> Row:
 
 def _table(path: Path, text: str, delimiter: str) -> Iterator[Row]:
     """Lines of a CSV file by its header; an empty field is None."""
-    csv.field_size_limit(len(text) + 1)  # a rationale may be longer than Python's 128 kB
+    # a rationale may be longer than Python's 128 kB; the limit is the process's, so it is only ever raised
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     for values in reader:
         place = f"line {reader.line_num}"

@@ -70,6 +70,7 @@ def test_other_ways_to_write_the_same_rows(tmp_path: Path) -> None:
 
 
 def test_an_answer_may_be_long_and_hold_any_separator(tmp_path: Path) -> None:
+    before = csv.field_size_limit()
     rows = [{"id": "a", "output": "\u2028 line\x85" + "x" * 200_000}]
     (tmp_path / "v.jsonl").write_text(json.dumps(rows[0], ensure_ascii=False))
     with (tmp_path / "v.csv").open("w", newline="") as file:
@@ -78,3 +79,4 @@ def test_an_answer_may_be_long_and_hold_any_separator(tmp_path: Path) -> None:
         writer.writerows(rows)
     for path in sorted(tmp_path.iterdir()):
         assert [row.values for row in read_rows(path, "--verdicts")] == rows, path.name
+    assert csv.field_size_limit() >= before  # of the whole process
