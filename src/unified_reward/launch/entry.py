@@ -22,6 +22,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -78,6 +79,8 @@ def main() -> int:
         code = ranks.explain(str(error), EXIT_USER_ERROR)
     except OSError as error:
         code = ranks.explain(str(error), 1)
+    except Exception:  # a defect: its traceback is kept where the ranks' output is, and the ending still comes
+        code = ranks.explain(traceback.format_exc(), 1)
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_seconds = usage.ru_utime + usage.ru_stime
     _write(names.EXIT_FILE, {"code": code, "cpu_seconds": cpu_seconds})
@@ -130,7 +133,7 @@ class _Ranks:
     def explain(self, message: str, code: int) -> int:
         """Say what kept the ranks from starting, where their output would be."""
         self.tails[-1].append(message)
-        line = f"error: {message}\n"
+        line = message if message.endswith("\n") else f"error: {message}\n"
         if self.piped:
             self._say(line.encode())
         else:

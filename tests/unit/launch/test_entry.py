@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -121,6 +122,17 @@ def test_what_is_killed_while_it_archives_has_said_how_it_ended(tmp_path: Path) 
         process.kill()
         assert process.wait(timeout=30) == -signal.SIGKILL
     assert json.loads((tmp_path / "ending.json").read_text())["code"] == 0
+
+
+def test_the_archive_has_the_traceback_of_a_defect_too(tmp_path: Path) -> None:
+    digest = hashlib.sha256(b"no tar").hexdigest()
+    (tmp_path / "store/workspaces").mkdir(parents=True)
+    (tmp_path / f"store/workspaces/{digest}.tar.gz").write_bytes(b"no tar")
+    process = _start_in_pod(tmp_path, UR_WORKSPACE=digest)
+    shown = process.communicate(timeout=60)[0]
+    assert (process.returncode, _archived(tmp_path)) == (1, shown)
+    assert shown.startswith("Traceback")
+    assert json.loads((tmp_path / "ending.json").read_text())["error"] == "tarfile.ReadError: not a gzip file"
 
 
 def test_sigterm_ends_it_while_it_waits_for_a_peer(tmp_path: Path) -> None:
