@@ -304,6 +304,7 @@ def test_benchmarks_are_held_out() -> None:
         ("unifiedreward", {"images": ...}, "no image and no video"),
         ("llama-factory", {"images": ...}, "no image and no video"),
         ("llama-factory", {"rejected": None}, "no rejected"),
+        ("llama-factory", {"history": [["Hello.", "Hi."]]}, "the conversation has several turns"),
         ("records", {"tsak": 1}, "there is no such field"),
         ("records", {"task": "image_pair"}, "there is no such task"),
         ("records", {"score": 9}, "the score is outside its range"),

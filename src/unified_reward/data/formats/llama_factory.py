@@ -46,6 +46,8 @@ def _media(row: Row) -> tuple[bool, list[Medium]]:
 
 
 def _question(row: Row) -> str:
+    if row.get("history"):  # of alpaca rows; what was said before cannot stand in a record
+        raise RowError("the conversation has several turns", len(row["history"]) + 1)
     if "instruction" in row:
         return "\n".join(part for part in (text(row, "instruction"), str(row.get("input") or "").strip()) if part)
     if isinstance(row.get("prompt"), str):
