@@ -22,7 +22,10 @@ app = typer.Typer(
 
 MODEL = "name of a run, directory of a Hugging Face checkpoint, or store:PREFIX in $UR_STORE"
 Home = Annotated[str, typer.Option(metavar="DIR", help="store, tracking and runs; default $UR_HOME or .unified-reward")]
-Json = Annotated[bool, typer.Option("--json", help="one JSON object on standard output, nothing else there")]
+# metavar "": a flag takes no value, where typer would show <bool>
+Json = Annotated[
+    bool, typer.Option("--json", metavar="", help="one JSON object on standard output, nothing else there")
+]
 Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="change a field: spec.rewardTrain.steps=50")
 ]
@@ -75,7 +78,7 @@ def status(
 def logs(
     name: Name,
     stage: Annotated[str, typer.Argument(metavar="[STAGE]", help="score, or score/vlm; default all")] = "",
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="go on as lines come")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", metavar="", help="go on as lines come")] = False,
     on: On = "local",
     home: Home = "",
     namespace: Namespace = "",
@@ -140,7 +143,7 @@ def judge(
     video: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="a clip; may be given again")] = None,
     caption: Annotated[str, typer.Option(help="what was asked to be drawn", show_default=False)] = "",
     question: Annotated[str, typer.Option(help="what was asked about the media", show_default=False)] = "",
-    answer: Annotated[list[str] | None, typer.Option(help="an answer; may be given again")] = None,
+    answer: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="an answer; may be given again")] = None,
     model: Annotated[str, typer.Option(help=MODEL)] = "shapes",
     template: Annotated[str, typer.Option(help="template pack; default: the judge's own", show_default=False)] = "",
     read: Annotated[
