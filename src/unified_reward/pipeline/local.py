@@ -25,6 +25,7 @@ from unified_reward.config.graph import Node, build_graph, by_urgency
 from unified_reward.config.keys import difference
 from unified_reward.errors import UserError
 from unified_reward.home import Home
+from unified_reward.judge.pack import load_pack
 from unified_reward.launch.causes import Cause, cause_of
 from unified_reward.launch.local import Ended, LocalJob, LocalJobs, attempt_directory, end_leftovers
 from unified_reward.models.refs import STORED, model_directory
@@ -74,7 +75,7 @@ class _Executor:
         self.store: ObjectStore = open_store(spec.store or home.store_url)
         self.store.check_writable()
         self.store.require_space(NEEDED_BYTES)
-        _check_bases(document, self.store, home)
+        check_named(document, self.store, home)
         home.tracking_directory.mkdir(parents=True, exist_ok=True)
         self.target = Target(spec.tracking.uri or embedded_uri(home.tracking_directory), spec.tracking.experiment)
         self.nodes: dict[str, Node] = build_graph(document)
@@ -315,25 +316,38 @@ class _Executor:
                 signal.signal(number, handler)
 
 
-def _check_bases(document: AlignmentRun, store: ObjectStore, home: Home) -> None:
-    """A base that is not there is told before anything runs, by its field. Artifacts may come while the run goes on."""
+def check_named(document: AlignmentRun, store: ObjectStore, home: Home) -> None:
+    """What is named and not there is told before anything runs, by its field. Artifacts may come while the run goes on."""
     spec = document.spec
     folder = spec.import_.folder
     if folder and not folder.startswith(STORED) and not Path(folder).expanduser().is_dir():
         raise UserError(field="spec.import.folder", value=folder, why="there is no such directory",
                         fix="Name one, or store:PREFIX.")  # fmt: skip
     bases = {"spec.rewardTrain.base": spec.reward_train.base}
+    packs = {"spec.rewardTrain.template": spec.reward_train.template}
     for place, policy in enumerate(spec.policies):
         bases[f"spec.policies.{place}.base"] = policy.base
         if policy.policy_eval.judge:
             bases[f"spec.policies.{place}.policyEval.judge"] = policy.policy_eval.judge
+        if policy.policy_eval.judge_template:
+            packs[f"spec.policies.{place}.policyEval.judgeTemplate"] = policy.policy_eval.judge_template
     for field, ref in bases.items():
-        if ref.startswith(STORED):
-            continue
-        try:
-            model_directory(ref, store, home.work / "artifacts")
-        except UserError as error:
-            raise UserError(field=field, value=error.value, why=error.why, fix=error.fix) from None
+        if not ref.startswith(STORED):
+            with _as_field(field):
+                model_directory(ref, store, home.work / "artifacts")
+    for field, ref in packs.items():
+        with _as_field(field):
+            load_pack(ref)
+
+
+@contextmanager
+def _as_field(field: str) -> Iterator[None]:
+    """A mistake found inside is that of the document's field."""
+    try:
+        yield
+    except UserError as error:
+        inside = f" ({error.field})" if error.field not in ("model", "base", "template") else ""
+        raise UserError(field=field + inside, value=error.value, why=error.why, fix=error.fix) from None
 
 
 def _cores() -> int:

@@ -145,5 +145,5 @@ def _input(store: ObjectStore, run: str, node: Node, name: str, given: Mapping[s
     done = read_commit(store, source.node.split("/")[0], key) if key else None
     if done is None:
         raise UserError(field=f"input {name}", value=None, why=f"run {run} has no finished {source.node} in {store.url}",
-                        fix=f"Run that stage first, or give --input {name}=PREFIX.")  # fmt: skip
+                        fix=f"Run that stage first, or give --input {name}=PREFIX (torchx: --input_{name} PREFIX).")  # fmt: skip
     return done.output(source.output)
