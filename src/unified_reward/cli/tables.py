@@ -49,7 +49,7 @@ def show_summary(summary: Mapping[str, Any], to: Console) -> None:
         memory = f"{cost['peak_rss_bytes'] / 2**30:.2f} GiB at most"
         used = (
             f", {duration(cost['cpu_seconds'])} of CPU, {memory}" if cost["cpu_seconds"] else ""
-        )  # a cluster's are in MLflow
+        )  # on a cluster known when a stage has ended
         to.print(f"{duration(cost['wall_seconds'])}{used}", markup=False)
 
 
