@@ -24,11 +24,11 @@ from unified_reward.launch.pods import (
     waiting,
 )
 from unified_reward.launch.pods import failure as pod_failure
+from unified_reward.launch.retries import UNREACHABLE_SECONDS
 from unified_reward.launch.times import epoch_seconds
 
 UNSEEN = "NotTakenUp"
 PULLS = ("ErrImagePull", "ImagePullBackOff")  # the kubelet says the one and the other by turns
-UNREACHABLE_SECONDS = 120.0  # a pod that should have gone so long ago is on a node that answers nobody
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from operators.alignmentrun.observe import UNREACHABLE_SECONDS, failure_of, observe
+from operators.alignmentrun.observe import failure_of, observe
 from unified_reward.launch.causes import Cause
+from unified_reward.launch.retries import UNREACHABLE_SECONDS
 
 from .world import START, ended, pod_of, stamp
 

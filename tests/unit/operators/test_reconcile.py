@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from operators.alignmentrun.observe import UNREACHABLE_SECONDS
 from unified_reward.config import ClusterDefaults
 from unified_reward.launch.causes import Cause
+from unified_reward.launch.retries import UNREACHABLE_SECONDS
 from unified_reward.pipeline.decide import State
 from unified_reward.pipeline.resource import (
     LONGEST_BYTES,
