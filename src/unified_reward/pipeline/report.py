@@ -281,7 +281,7 @@ def _witness_notes(commits: Mapping[str, Commit]) -> list[str]:
     judges = {done.metrics["judge"] for node, done in commits.items()
               if node.startswith("policy-eval/") and WIN_RATE in done.metrics}  # fmt: skip
     notes = [
-        "A win rate by the judge is an opinion about held-out prompts whose truth nobody knows, not a measurement."
+        "A win rate by the judge is an opinion about held-out prompts, not a measurement against a truth."
     ]
     if OWN_JUDGE in judges:
         notes.append("The judge that compares before and after also chose the pairs that the policy was aligned with: a "

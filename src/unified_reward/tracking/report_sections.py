@@ -117,8 +117,8 @@ def _judged_table(policies: Sequence[report.Policy]) -> Html:
     columns = [Column("policy"), Column("judge"), Column("win rate by the judge", "r"), Column("95 % interval", "r"),
                Column("", "bar"), Column("won / tie / lost", "r"), Column("orders agree", "r"), Column("n", "r")]  # fmt: skip
     words = (
-        "In the judge's opinion: no truth is known of these held-out prompts. It compares what came after with what came before, "
-        "in both orders; a tie counts half, so 50 % is no difference."
+        "In the judge's opinion, not against a known truth. It compares what came after with what came before on held-out "
+        "prompts, in both orders; a tie counts half, so 50 % is no difference."
     )
     scores = [Column("policy"), Column("before", "r"), Column("after", "r"), Column("change", "r"),
               Column("95 % interval", "r")]  # fmt: skip
