@@ -67,11 +67,13 @@ class Tracker:
             self._spawn(self._kill(run, known))
 
     async def sweep(self) -> None:
-        """Close what belongs to resources that are no more; deleted, perhaps, while no operator was there."""
-        for uri, experiment in {("", EXPERIMENT), *(_place(run) for run in self.runs.values())}:
+        """Close what belongs to resources that are no more; deleted, perhaps, while no operator was there: on the
+        installation's server, and on those that a run names, or has named since the operator began."""
+        named = {*(_place(run)[0] for run in self.runs.values()), *self._servers}
+        for uri in {"", *named} - {self.defaults().tracking_uri}:
             server = self._server(uri)
             with contextlib.suppress(UnavailableError):
-                for uid, tracking in await server.open_parents(experiment):
+                for uid, tracking in await server.open_parents():
                     if uid not in self.runs:
                         await server.close(tracking, "KILLED")
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-from aiohttp import web
 
 from operators.alignmentrun import controller as module
 from operators.alignmentrun import mlflow
@@ -21,6 +19,7 @@ from unified_reward.config import ClusterDefaults
 from unified_reward.launch.job_status import RETRIES
 from unified_reward.launch.pytorchjob import APP, ATTEMPT
 
+from .fake_mlflow import Pages, serving
 from .fakes import FakeApi
 from .world import document, ended, pod_of
 
@@ -370,50 +369,6 @@ def test_the_last_word_on_progress(log: str, percent: int, left: int, text: str)
 # --- MLflow
 
 
-class Pages:
-    """MLflow, as far as the operator asks it."""
-
-    def __init__(self) -> None:
-        self.runs: dict[str, dict[str, Any]] = {}
-
-    async def answer(self, request: web.Request) -> web.Response:
-        call, body = request.match_info["call"], await request.json() if request.can_read_body else {}
-        if call == "runs/create":
-            info = {"run_id": f"run-{len(self.runs)}", "status": "RUNNING"}
-            self.runs[info["run_id"]] = {"info": info, "data": {"tags": body["tags"]}}
-            return web.json_response({"run": self.runs[info["run_id"]]})
-        if call == "runs/update":
-            self.runs[body["run_id"]]["info"]["status"] = body["status"]
-        if call == "runs/search":
-            wanted = {part.split("'")[1] for part in body["filter"].split(" and ")} - {"RUNNING"}
-            found = [each for each in self.runs.values() if wanted <= {tag["value"] for tag in each["data"]["tags"]}]
-            if "RUNNING" in body["filter"]:
-                found = [each for each in found if each["info"]["status"] == "RUNNING"]
-            return web.json_response({"runs": found})
-        return web.json_response({"experiment": {"experiment_id": "1"}})
-
-    def states(self) -> dict[str, str]:
-        names = {
-            each["info"]["run_id"]: next(t["value"] for t in each["data"]["tags"] if t["key"] == "run")
-            for each in self.runs.values()
-        }
-        return {names[run_id]: each["info"]["status"] for run_id, each in self.runs.items()}
-
-
-@asynccontextmanager
-async def serving(pages: Pages, port: int = 0) -> AsyncIterator[int]:
-    application = web.Application()
-    application.add_routes([web.route("*", "/api/2.0/mlflow/{call:.*}", pages.answer)])
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", port)
-    await site.start()
-    try:
-        yield runner.addresses[0][1]
-    finally:
-        await runner.cleanup()
-
-
 def test_every_page_is_closed_as_its_run_ends_also_of_runs_deleted_meanwhile() -> None:
     async def whole() -> None:
         pages = Pages()
@@ -442,6 +397,57 @@ def test_every_page_is_closed_as_its_run_ends_also_of_runs_deleted_meanwhile() -
             await cluster.restart()
             await cluster.operator.tracker.sweep()
             assert pages.states()["orphan"] == "KILLED"
+            await cluster.operator.stop()
+
+    asyncio.run(whole())
+
+
+def test_pages_of_a_run_deleted_with_its_own_experiment_meanwhile_are_closed_however_many_there_are() -> None:
+    async def whole() -> None:
+        pages = Pages()
+        async with serving(pages) as port:
+            cluster = Cluster(f"http://127.0.0.1:{port}")
+            await cluster.operator.start()
+            names = [f"r{number}" for number in range(5)]
+            for name in names:
+                cluster.put_run(document(name, tracking={"experiment": f"of-{name}"}), "ADDED")
+            cluster.put_run(document("r5", tracking={"experiment": "of-r0"}), "ADDED")
+            cluster.put_run(document("r6", tracking={"experiment": "of-r0"}), "ADDED")
+            await until(lambda: len(pages.runs) == 7)
+            for name in [*names, "r5", "r6"]:
+                cluster.api.objects[RUNS].pop(name)
+            await cluster.restart()
+            await cluster.operator.tracker.sweep()
+            assert set(pages.states().values()) == {"KILLED"}
+            await cluster.operator.stop()
+
+    asyncio.run(whole())
+
+
+@pytest.mark.parametrize("gone", ["run", "run for good", "experiment", "experiment for good"])
+def test_a_page_that_somebody_deleted_is_no_longer_asked_about(gone: str) -> None:
+    async def whole() -> None:
+        pages = Pages()
+        async with serving(pages) as port:
+            cluster = Cluster(f"http://127.0.0.1:{port}")
+            await cluster.operator.start()
+            cluster.put_run(document(), "ADDED")
+            await until(lambda: cluster.status().get("tracking"))
+            await until(lambda: cluster.api.objects[JOBS])
+            if gone.startswith("run"):
+                pages.delete_run(next(iter(pages.runs)))
+            else:
+                pages.delete_experiment("unified-reward", for_good="good" in gone)
+            if gone == "run for good":
+                pages.runs.clear()
+            cluster.end("r-import-a1", 2)
+            await until(lambda: cluster.status()["tracking"]["state"] == "FAILED")
+            await rest(cluster)
+            assert next(e for e in cluster.status()["conditions"] if e["type"] == "TrackingReady")["status"] == "True"
+            cluster.put_run(document("another"), "ADDED")
+            await until(lambda: cluster.status("another").get("tracking"))
+            assert pages.states()["another"] == "RUNNING"
+            assert pages.experiments["unified-reward"]["lifecycle_stage"] == "active"
             await cluster.operator.stop()
 
     asyncio.run(whole())

@@ -73,7 +73,7 @@ def test_an_address_that_is_none_is_an_mlflow_that_does_not_answer(uri: str) -> 
     async def whole() -> None:
         mlflow = Mlflow(uri, "here")
         with pytest.raises(UnavailableError, match="does not answer"):
-            await mlflow.open_parents("e")
+            await mlflow.open_parent("e", "key", "r", "uid")
         await mlflow.stop()
 
     asyncio.run(whole())
