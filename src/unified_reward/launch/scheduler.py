@@ -1,4 +1,5 @@
-"""The TorchX scheduler `pytorchjob`: an AppDef becomes a Kubeflow PyTorchJob. App ids are NAMESPACE:NAME.
+"""The TorchX scheduler `pytorchjob`: an AppDef becomes a Kubeflow PyTorchJob. App ids are NAMESPACE:NAME, and
+NAMESPACE:NAME@CONTEXT where `-cfg context` named another cluster than status, log and cancel would ask.
 
 All that is known of a job is in the cluster. An app is the job that was submitted and its later attempts (label
 `unifiedreward.dev/app`); status, log and cancel look at the latest. The cluster is asked nothing by a dry run but what the
@@ -8,12 +9,14 @@ installation offers (ConfigMap ur-cluster), and not even that when it does not a
 from __future__ import annotations
 
 import getpass
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
+from urllib.parse import quote, unquote
 
 from torchx.runner import config as torchx_config
 from torchx.schedulers.api import DescribeAppResponse, ListAppResponse, Scheduler, Stream, filter_regex
@@ -60,7 +63,7 @@ STATUS_RETRY_SECONDS = 120.0  # an API server's restart must not end `torchx run
 class PyTorchJobScheduler(Scheduler):  # type: ignore[misc]
     def __init__(self, session_name: str) -> None:
         super().__init__(NAME, session_name)
-        self._cluster: Kube | None = None
+        self._clusters: dict[str, Kube] = {}
 
     def _run_opts(self) -> runopts:
         return Options()
@@ -79,16 +82,19 @@ class PyTorchJobScheduler(Scheduler):  # type: ignore[misc]
         metadata = request.manifest["metadata"]
         namespace, name = metadata["namespace"], metadata["name"]
         cluster = self._connect(request.context)
+        app_id = f"{namespace}:{name}" + (
+            "" if request.context in ("", _usual_context()) else f"@{quote(request.context, safe='')}"
+        )
         if request.workspace is not None:
             with cluster_store(cluster, namespace, request.defaults) as store:
                 store.put_if_absent(workspace_key(request.workspace.digest), request.workspace.packed)
         while cluster.create(jobs_path(namespace), request.manifest) is None:
             found = cluster.get(jobs_path(namespace, name))
             if found is not None:  # else it went just now
-                _require_same(found, request.manifest)
-                _note(f"{namespace}:{name} is there already; nothing was submitted.")
+                _require_same(found, request.manifest, app_id)
+                _note(f"{app_id} is there already; nothing was submitted.")
                 break
-        return f"{namespace}:{name}"
+        return app_id
 
     def describe(self, app_id: str) -> DescribeAppResponse | None:
         cluster, namespace, name = self._located(app_id)
@@ -215,19 +221,18 @@ class PyTorchJobScheduler(Scheduler):  # type: ignore[misc]
             return ClusterDefaults()
 
     def _located(self, app_id: str) -> tuple[Kube, str, str]:
-        cluster = self._connect("")
-        namespace, colon, name = app_id.partition(":")
-        return (cluster, namespace, name) if colon else (cluster, cluster.namespace, app_id)
+        app, _, context = app_id.partition("@")
+        cluster = self._connect(unquote(context))
+        namespace, colon, name = app.partition(":")
+        return (cluster, namespace, name) if colon else (cluster, cluster.namespace, app)
 
     def _connect(self, context: str) -> Kube:
-        if self._cluster is None:
-            section: dict[str, Any] = {}
-            torchx_config.apply(scheduler=NAME, cfg=section)
-            self._cluster = kube.connect(
-                context or str(section.get("context") or ""), retry_seconds=STATUS_RETRY_SECONDS,
-                namespace=str(section.get("namespace") or ""),
-            )  # fmt: skip
-        return self._cluster
+        context = context or _usual_context()
+        if context not in self._clusters:
+            self._clusters[context] = kube.connect(
+                context, retry_seconds=STATUS_RETRY_SECONDS, namespace=_configured("namespace")
+            )
+        return self._clusters[context]
 
 
 def create_scheduler(session_name: str, **_: object) -> PyTorchJobScheduler:
@@ -235,14 +240,29 @@ def create_scheduler(session_name: str, **_: object) -> PyTorchJobScheduler:
     return PyTorchJobScheduler(session_name)
 
 
-def _require_same(there: kube.Resource, asked: Manifest) -> None:
+def _configured(option: str) -> str:
+    """What .torchxconfig says of an option."""
+    section: dict[str, Any] = {}
+    torchx_config.apply(scheduler=NAME, cfg=section)
+    return str(section.get(option) or "")
+
+
+def _usual_context() -> str:
+    """That is asked when no option and no app id names one; "" = the kubeconfig's current one."""
+    return _configured("context") or os.environ.get(kube.CONTEXT, "")
+
+
+def _require_same(there: kube.Resource, asked: Manifest, app_id: str) -> None:
     """A job id that is taken is fine when it stands for the same work. Raises UserError."""
     differs = difference(there, asked)
     if differs:
         metadata = asked["metadata"]
-        namespace, name = metadata["namespace"], metadata["name"]
-        raise UserError(field="-cfg job_id", value=name, why=f"namespace {namespace} has another job of this name: {differs}",
-                        fix=f"Choose another job_id, or torchx delete {HANDLES}{namespace}:{name}.")  # fmt: skip
+        raise UserError(
+            field="-cfg job_id",
+            value=metadata["name"],
+            why=f"namespace {metadata['namespace']} has another job of this name: {differs}",
+            fix=f"Choose another job_id, or torchx delete {HANDLES}{app_id}.",
+        )
 
 
 def _user() -> str:

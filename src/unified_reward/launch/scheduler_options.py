@@ -17,7 +17,7 @@ from unified_reward.launch.causes import RETRIED, Cause, written_counts
 TEXT, LIST, PAIRS = str, typing.List[str], typing.Dict[str, str]  # noqa: UP006  (TorchX compares with these)
 OPTIONS: tuple[tuple[str, Any, str], ...] = (
     ("namespace", TEXT, "where the job goes; default $UR_NAMESPACE, else the kubeconfig context's"),
-    ("context", TEXT, "kubeconfig context; default $UR_KUBE_CONTEXT, else the current one"),
+    ("context", TEXT, "kubeconfig context; default $UR_KUBE_CONTEXT, else the current one. The handle keeps it"),
     ("image", TEXT, "image of the job; default the component's, else the installation's"),
     (
         "job_id",
