@@ -280,9 +280,7 @@ def _witness_notes(commits: Mapping[str, Commit]) -> list[str]:
     """What an opinion is worth; nothing where all policies were measured by truth."""
     judges = {done.metrics["judge"] for node, done in commits.items()
               if node.startswith("policy-eval/") and WIN_RATE in done.metrics}  # fmt: skip
-    notes = [
-        "A win rate by the judge is an opinion about held-out prompts, not a measurement against a truth."
-    ]
+    notes = ["A win rate by the judge is an opinion about held-out prompts, not a measurement against a truth."]
     if OWN_JUDGE in judges:
         notes.append("The judge that compares before and after also chose the pairs that the policy was aligned with: a "
                      "biased witness, which sees gains also where only its own taste was learned. policyEval.judge names "
