@@ -295,6 +295,22 @@ def import_(
 
 
 @app.command()
+def export(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="metadata.name of the run's document", show_default=False)],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="is made; must not be there", show_default=False)],
+    policy: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="a policy that the run aligned, instead of its judge", show_default=False),
+    ] = "",
+    home: Home = "",
+) -> None:
+    """Write a trained judge, or an aligned policy, as a directory of Hugging Face files."""
+    from unified_reward.cli.exporting import export
+
+    raise typer.Exit(export(run, directory, policy, home))
+
+
+@app.command()
 def render(
     file: Document,
     set_: Sets = None,
