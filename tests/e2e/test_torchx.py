@@ -203,6 +203,24 @@ def test_an_elastic_job_goes_on_when_a_node_is_killed(cluster: Cluster, runner: 
     assert cluster.get("pod", "elastic-worker-0")["status"]["containerStatuses"][0]["restartCount"] == 0
 
 
+def test_a_job_whose_pod_was_killed_is_tried_again_and_waited_for(
+    cluster: Cluster, runner: Runner, jobs: list[str]
+) -> None:
+    handle = runner.run(counting(100, 0.2), "pytorchjob")
+    jobs.append(handle)
+    name = handle.rpartition(":")[2]
+    until(runner, handle, AppState.RUNNING)
+    states: list[AppState] = []
+    waiter = threading.Thread(target=lambda: states.append(runner.wait(handle, wait_interval=1).state))  # type: ignore[union-attr]
+    waiter.start()
+    cluster.kubectl("delete", "pod", f"{name}-worker-0", "--grace-period=0", "--force")
+    waiter.join(timeout=180)
+    assert states == [AppState.SUCCEEDED]
+    assert cluster.get("pytorchjob", f"{name}-a2")["metadata"]["ownerReferences"][0]["name"] == name
+    shown = [line.partition(" ")[2] for line in torchx("log", handle).splitlines()]
+    assert shown[-100:] == [f"line {n}" for n in range(100)]
+
+
 def test_edits_ride_along(cluster: Cluster, runner: Runner, jobs: list[str], tmp_path: Path) -> None:
     (tmp_path / "src/mine").mkdir(parents=True)
     (tmp_path / "src/mine/__init__.py").write_text("print('an edit', flush=True)\n")
