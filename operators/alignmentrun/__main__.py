@@ -31,16 +31,38 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 30.0
 
 
 class Defaults:
-    """The installation's file, read again when it has changed."""
+    """The installation's file, read again when it has changed. problem: why what it says now is not used, and the last that
+    was good is; "" = it is used."""
 
     def __init__(self, path: str) -> None:
+        """Raises UserError when the file cannot be used now: then nothing is known of the installation."""
         self._path, self._stamp = Path(path) if path else None, -1.0
-        self._known = ClusterDefaults()
+        self._known, self.problem = ClusterDefaults(), ""
+        self._read()
 
     def __call__(self) -> ClusterDefaults:
-        if self._path is not None and (stamp := self._path.stat().st_mtime) != self._stamp:
-            self._known, self._stamp = read_defaults(self._path.read_text(encoding="utf-8")), stamp
+        try:
+            self._read()
+        except UserError as error:
+            self.problem = f"the installation's configuration is not used, the last good one is: {error}"
+            logger.error(self.problem)
         return self._known
+
+    def _read(self) -> None:
+        if self._path is None:
+            return
+        try:
+            stamp = self._path.stat().st_mtime
+            if stamp == self._stamp:
+                return
+            text = self._path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            why = f"it cannot be read: {type(error).__name__}"
+            raise UserError(
+                field="UR_CLUSTER_CONFIG", value=self._path, why=why, fix="Mount the installation's cluster.yaml there."
+            ) from None
+        self._stamp = stamp
+        self._known, self.problem = read_defaults(text), ""
 
 
 def main() -> int:
@@ -50,13 +72,13 @@ def main() -> int:
         if not namespace:
             raise UserError(field="UR_NAMESPACE", value=None, why="an operator serves one namespace", fix="Set it.")
         defaults = Defaults(os.environ.get("UR_CLUSTER_CONFIG", ""))
-        defaults()
         access = Access.find()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
     registry = kopf.OperatorRegistry()
-    _register(registry, partial(Controller, defaults=defaults), partial(Api, access, namespace))
+    make_controller = partial(Controller, defaults=defaults, problem=lambda: defaults.problem)
+    _register(registry, make_controller, partial(Api, access, namespace))
     kopf.run(registry=registry, namespaces=[namespace], standalone=True)
     return 0
 

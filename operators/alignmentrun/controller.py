@@ -46,10 +46,12 @@ PASSING = (401, 429)  # of those: a token that was just rotated, a server that a
 
 
 class Controller:
-    """defaults: read anew for each decision, since an admin may change them."""
+    """defaults: read anew for each decision, since an admin may change them. problem: why the last change is not used."""
 
-    def __init__(self, api: Api, defaults: Callable[[], ClusterDefaults]) -> None:
-        self.api, self.defaults = api, defaults
+    def __init__(
+        self, api: Api, defaults: Callable[[], ClusterDefaults], problem: Callable[[], str] = lambda: ""
+    ) -> None:
+        self.api, self.defaults, self.problem = api, defaults, problem
         self.cache = Cache()
         self.ready = False
         self.last_seen = time.time()
@@ -306,11 +308,12 @@ class Controller:
         return True
 
     def _outcome(self, uid: str, now: float) -> Outcome:
+        offered = self.defaults()
         seen = self.cache.seen(
-            uid, progress=self.progress.of_job, refused=self._refused.get(uid, {}),
+            uid, installation=self.problem(), progress=self.progress.of_job, refused=self._refused.get(uid, {}),
             tracking=self.tracker.known.get(uid), tracking_error=self.tracker.errors.get(uid),
         )  # fmt: skip
-        return reconcile(seen, self.defaults(), now)
+        return reconcile(seen, offered, now)
 
     async def _make(self, uid: str, outcome: Outcome) -> None:
         """The jobs asked for. What the API server will not take is remembered with its reason, for the status, as long as it is

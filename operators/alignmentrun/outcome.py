@@ -21,6 +21,7 @@ class Seen:
 
     refused: by job name, why the API server did not take it. tracking: what is known of the run in MLflow;
     tracking_error: why it does not answer, "" when it does, None when it was not asked.
+    installation: why what the installation's admin wrote last is not used, "" = it is.
     """
 
     run: Resource
@@ -30,6 +31,7 @@ class Seen:
     refused: Mapping[str, str] = field(default_factory=dict)
     tracking: Tracking | None = None
     tracking_error: str | None = None
+    installation: str = ""
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,7 @@ def _refused(seen: Seen, before: ResourceStatus, why: str, now: float) -> Outcom
             "retried": retry_at(seen.run) or before.retried,
         }
     )
-    status = with_conditions(status, before, seen.tracking_error, now)
+    status = with_conditions(status, before, seen, now)
     return Outcome(status=status, events=(Event(INVALID, why[:950], True),))
 
 
@@ -155,7 +155,7 @@ def _after_the_end(seen: Seen, before: ResourceStatus, now: float) -> Outcome:
             "retried": retry_at(seen.run) or before.retried,
         }
     )
-    status = with_conditions(status, before, seen.tracking_error, now)
+    status = with_conditions(status, before, seen, now)
     ttl = int((seen.run.get("spec") or {}).get("ttlSecondsAfterFinished", 0))
     if not ttl:
         return Outcome(status=status)

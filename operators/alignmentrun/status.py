@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from operators.alignmentrun import records
-from operators.alignmentrun.outcome import Turn
+from operators.alignmentrun.outcome import Seen, Turn
 from unified_reward.launch.pods import Resource
 from unified_reward.launch.times import epoch_seconds, rfc3339
 from unified_reward.pipeline.decide import RunState, State
@@ -19,7 +19,7 @@ from unified_reward.pipeline.resource import (
     bounded,
 )
 
-INVALID = "InvalidSpec"
+INVALID, INSTALLATION = "InvalidSpec", "InstallationInvalid"
 PHASES = {
     RunState.RUNNING: Phase.RUNNING,
     RunState.SUSPENDED: Phase.SUSPENDED,
@@ -55,7 +55,7 @@ def run_status(turn: Turn, state: RunState, stages: Mapping[str, StageRecord]) -
         stages=known,
         tracking=turn.seen.tracking or before.tracking,
     )
-    return bounded(with_conditions(status, before, turn.seen.tracking_error, turn.now))
+    return bounded(with_conditions(status, before, turn.seen, turn.now))
 
 
 def generation(run: Resource) -> int:
@@ -67,15 +67,19 @@ def retry_at(run: Resource) -> str:
     return str((run["metadata"].get("annotations") or {}).get(RETRY_AT, ""))[: records.LONGEST_WORD]
 
 
-def with_conditions(
-    status: ResourceStatus, before: ResourceStatus, tracking_error: str | None, now: float
-) -> ResourceStatus:
-    """tracking_error: "" when MLflow answers, None when it was not asked: what was said of it then stands."""
+def with_conditions(status: ResourceStatus, before: ResourceStatus, seen: Seen, now: float) -> ResourceStatus:
+    """Of an MLflow that was not asked, what was said before stands."""
+    tracking_error = seen.tracking_error
     phase, invalid = status.phase, status.reason == INVALID
     suspended = phase is Phase.SUSPENDED
     while_it_runs, at_its_end = ("", status.message) if phase.terminal else (status.message, "")
+    word, why = "Valid", ""
+    if invalid:
+        word, why = INVALID, status.message
+    elif seen.installation and not phase.terminal:
+        word, why = INSTALLATION, seen.installation
     wanted: list[tuple[ConditionType, bool, str, str]] = [
-        (ConditionType.ACCEPTED, not invalid, INVALID if invalid else "Valid", status.message if invalid else ""),
+        (ConditionType.ACCEPTED, not invalid, word, why),
         (ConditionType.SUSPENDED, suspended, "Suspended" if suspended else "NotSuspended", ""),
         (ConditionType.PROGRESSING, phase is Phase.RUNNING, status.reason or phase.value, while_it_runs),
         (ConditionType.SUCCEEDED, phase is Phase.SUCCEEDED, phase.value, ""),

@@ -44,4 +44,14 @@ def placement(defaults: ClusterDefaults, spec: ClusterSpec) -> Placement:
 
 def read_defaults(text: str) -> ClusterDefaults:
     """From the ConfigMap's YAML. Raises UserError naming the first mistake."""
-    return validate(ClusterDefaults, yaml.safe_load(text) or {}, "cluster.yaml")
+    try:
+        values = yaml.safe_load(text) or {}
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
+        why = f"it is no valid YAML: {' '.join(str(error).split())}"
+        raise UserError(field="FILE", value="cluster.yaml", why=why, fix="Mend the syntax.") from error
+    if not isinstance(values, dict):
+        why = "it is no mapping of fields"
+        raise UserError(
+            field="FILE", value="cluster.yaml", why=why, fix="Write for example trackingUri: http://HOST:PORT."
+        )
+    return validate(ClusterDefaults, values, "cluster.yaml")

@@ -338,6 +338,17 @@ def test_a_job_by_itself_is_retried_and_says_why() -> None:
     run(story)
 
 
+def test_a_problem_of_the_installation_reaches_the_runs() -> None:
+    async def story(cluster: Cluster) -> None:
+        cluster.operator.problem = lambda: "trackingUrl is no field"
+        cluster.put_run(document(), "ADDED")
+        await until(lambda: cluster.api.objects[JOBS] and cluster.status().get("conditions"))
+        (accepted,) = [each for each in cluster.status()["conditions"] if each["type"] == "Accepted"]
+        assert (accepted["reason"], accepted["message"]) == ("InstallationInvalid", "trackingUrl is no field")
+
+    run(story)
+
+
 def test_progress_comes_from_the_log_of_the_first_pod() -> None:
     async def story(cluster: Cluster) -> None:
         cluster.put_run(document(), "ADDED")

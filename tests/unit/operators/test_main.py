@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -16,6 +18,7 @@ from operators.alignmentrun import __main__ as module
 from operators.alignmentrun.api import ApiError
 from operators.alignmentrun.controller import Controller
 from unified_reward.config import ClusterDefaults
+from unified_reward.errors import UserError
 
 from .fakes import FakeApi
 
@@ -77,3 +80,33 @@ def test_an_operator_that_could_not_list_becomes_ready_when_it_can(
         await stop()
 
     asyncio.run(whole())
+
+
+def test_a_bad_edit_of_what_the_installation_offers_leaves_the_last_good_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "cluster.yaml"
+
+    def write(text: str) -> None:
+        file.unlink(missing_ok=True)
+        file.write_text(text)
+        os.utime(file, (write.moment, write.moment))  # type: ignore[attr-defined]
+        write.moment += 1  # type: ignore[attr-defined]
+
+    write.moment = 1_800_000_000  # type: ignore[attr-defined]
+    write("trackingUri: http://good:5000\n")
+    defaults = module.Defaults(str(file))
+    for bad in ("trackingUrl: http://typo:5000\n", "trackingUri: [\n", "- a\n"):
+        write(bad)
+        for _ in range(3):
+            assert defaults().tracking_uri == "http://good:5000"
+        assert "the last good one is" in defaults.problem
+    assert len(caplog.messages) == 3  # each once
+    assert "trackingUrl" in caplog.messages[0]
+    file.unlink()
+    assert defaults().tracking_uri == "http://good:5000"
+    assert "cannot be read" in defaults.problem
+    write("trackingUri: http://better:5000\n")
+    assert (defaults().tracking_uri, defaults.problem) == ("http://better:5000", "")
+    with pytest.raises(UserError, match="cannot be read"):
+        module.Defaults(str(tmp_path / "none.yaml"))

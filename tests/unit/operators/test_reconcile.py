@@ -551,6 +551,24 @@ def test_what_the_installation_no_longer_offers_lets_what_runs_end() -> None:
     assert "token" in status.message
 
 
+def test_a_bad_edit_of_the_installation_is_said_and_stops_nothing() -> None:
+    world = training()
+    problem = "the installation's configuration is not used, the last good one is: ..."
+    world.apply(world.outcome(installation=problem))
+    accepted = world.status.condition(ConditionType.ACCEPTED)
+    assert accepted is not None
+    assert (accepted.status, accepted.reason, accepted.message) == ("True", "InstallationInvalid", problem)
+    assert not world.apply(world.outcome(installation=problem))
+    world.run["spec"]["cancel"] = True
+    world.apply(world.outcome(installation=problem))
+    assert world.live_jobs() == []
+    world.bury(TRAIN)
+    world.apply(world.outcome(installation=problem))
+    accepted = world.status.condition(ConditionType.ACCEPTED)
+    assert accepted is not None
+    assert (world.status.phase, accepted.reason) == (Phase.CANCELLED, "Valid")
+
+
 def test_jobs_are_taken_for_its_own_when_the_status_was_not_written() -> None:
     world = World()
     world.apply(world.outcome(), status_is_lost=True)
