@@ -16,7 +16,7 @@ from unified_reward.errors import UserError
 ModelType = TypeVar("ModelType", bound=BaseModel)
 
 
-class _Loader(yaml.SafeLoader):
+class StrictLoader(yaml.SafeLoader):
     """Refuses a key that stands twice in a mapping, as Kubernetes does; plain YAML would silently take the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -44,7 +44,7 @@ def load_document(path: Path, overrides: Sequence[str] = ()) -> AlignmentRun:
 def parse_document(text: str, *, name: str, overrides: Sequence[str] = ()) -> AlignmentRun:
     """`load_document` for text already in memory."""
     try:
-        documents = [d for d in yaml.load_all(text, _Loader) if d is not None]
+        documents = [d for d in yaml.load_all(text, StrictLoader) if d is not None]
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
         why = f"it is no valid YAML: {' '.join(str(error).split())}"
         raise UserError(field="FILE", value=name, why=why, fix="Mend the syntax.") from error
@@ -66,7 +66,7 @@ def override_value(override: str) -> tuple[str, Any]:
         raise UserError(field="--set", value=override, why="it is not of the form PATH=VALUE",
                         fix="Write for example --set spec.rewardTrain.steps=50.")  # fmt: skip
     try:
-        return path, yaml.load(text, _Loader)
+        return path, yaml.load(text, StrictLoader)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
         why = f"its value is no valid YAML ({getattr(error, 'problem', None) or error})"
         raise UserError(field="--set", value=override, why=why, fix="Mend it, or put it in quotes.") from error

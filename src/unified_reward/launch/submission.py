@@ -14,7 +14,7 @@ from torchx.specs import AppDef, Role, macros
 from unified_reward.config import ClusterDefaults, placement
 from unified_reward.errors import UserError
 from unified_reward.launch.job_status import RETRIES
-from unified_reward.launch.manifest import manifest_text, merged, read_overlay
+from unified_reward.launch.manifest import manifest_text, overlaid, read_overlay
 from unified_reward.launch.plan import job_plan
 from unified_reward.launch.pytorchjob import LONGEST_NAME, JobIdentity, Manifest, pytorch_job
 from unified_reward.launch.sameness import marked
@@ -60,7 +60,7 @@ def make_request(
     manifest = _resolved(pytorch_job(plan, placement(defaults, spec), who), role)
     overlay = str(given.get("overlay", ""))
     if overlay:
-        manifest = merged(manifest, read_overlay(overlay))
+        manifest = overlaid(manifest, read_overlay(overlay), overlay)
     return Request(marked(manifest), str(given.get("context", "")), defaults, workspace)
 
 

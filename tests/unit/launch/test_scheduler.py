@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -130,6 +131,40 @@ def test_a_value_that_cannot_be_names_its_option(text: str, field: str) -> None:
     with pytest.raises(UserError) as caught:
         dry(components.import_data(), text)
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "it is no mapping"),
+        ("spec: [", "it cannot be read (while parsing"),
+        ("a: 1\n---\nb: 2", "it cannot be read (expected a single document"),
+        ("\udcff", "it cannot be read ('utf-8' codec"),
+        ("spec: {a: 1, a: 2}", "it cannot be read (a stands twice"),
+        ("spce: {}", "a PyTorchJob has no section spce. Sections are apiVersion, kind, metadata, spec."),
+        ("spec: {runPolicy: {x: [2026-01-01]}}", "spec.runPolicy.x.0 is a date. Put it in quotes."),
+        ("spec: {1: x}", "the key 1 in spec is no text. Put it in quotes."),
+        ("spec: &a {b: *a}", "spec.b holds itself."),
+        ("kind: Job", "it changes kind. Leave it out of the file."),
+        ("metadata: {name: mine}", "it changes metadata.name. Use -cfg job_id."),
+        ("metadata: {namespace: mine}", "it changes metadata.namespace. Use -cfg namespace."),
+        ("metadata: null", "it changes metadata.name."),
+        ("metadata: {labels: null}", "it changes metadata.labels.app.kubernetes.io/managed-by. Leave it out"),
+        ("spec: 3", "no container pytorch is left in spec.pytorchReplicaSpecs.Worker.template.spec.containers."),
+        ("spec: {pytorchReplicaSpecs: {Worker: {template: {spec: {containers: [{image: x}]}}}}}", "no container pytorch is left"),
+    ],
+)  # fmt: skip
+def test_an_overlay_that_cannot_be_is_one_line(tmp_path: Path, text: str, told: str) -> None:
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(UserError, match=re.escape(f"-cfg overlay is {overlay}: {told}")):
+        dry(components.import_data(), f"overlay={overlay}")
+
+
+def test_an_overlay_that_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="it is no file"):
+        dry(components.import_data(), f"overlay={tmp_path / 'pipe'}")
 
 
 def test_programs_cannot_pass_unknown_options_either() -> None:
