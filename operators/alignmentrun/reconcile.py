@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from operators.alignmentrun import records
+from operators.alignmentrun.invalid import of_invalid
 from operators.alignmentrun.jobs import acted
-from operators.alignmentrun.outcome import Event, Outcome, Seen, Turn
+from operators.alignmentrun.outcome import Outcome, Seen, Turn
 from operators.alignmentrun.stages import advanced, with_ahead
-from operators.alignmentrun.status import INVALID, generation, retry_at, run_status, with_conditions
+from operators.alignmentrun.status import generation, retry_at, run_status, with_conditions
 from unified_reward.config import AlignmentRun, ClusterDefaults, Placement, placement, validate
 from unified_reward.config.graph import Node, build_graph, by_urgency
 from unified_reward.errors import UserError
 from unified_reward.launch.causes import Cause
 from unified_reward.launch.pods import Resource
 from unified_reward.launch.pytorchjob import defaults_for
-from unified_reward.launch.times import epoch_seconds, rfc3339
+from unified_reward.launch.times import epoch_seconds
 from unified_reward.pipeline.decide import ActionKind, Decision, Limits, RunState, State, View, decide
 from unified_reward.pipeline.resource import MOST_STAGES, Phase, ResourceStatus, StageRecord
 
@@ -34,13 +35,13 @@ def reconcile(seen: Seen, defaults: ClusterDefaults, now: float) -> Outcome:
     try:
         document = _document(seen.run)
     except UserError as error:
-        return _refused(seen, before, str(error), now)
+        return of_invalid(seen, before, str(error), now)
     offered = defaults_for(defaults, store=document.spec.store, tracking_uri=document.spec.tracking.uri)
     try:
         place: Placement | str = placement(offered, document.spec.cluster)
     except UserError as error:
         if not before.stages:
-            return _refused(seen, before, str(error), now)
+            return of_invalid(seen, before, str(error), now)
         place = str(error)  # the installation has changed: what runs may end, nothing new starts
     return _of_accepted(Turn(seen, before, document, now), place)
 
@@ -127,23 +128,6 @@ def _document(run: Resource) -> AlignmentRun:
 
 def _asks_again(run: Resource, before: ResourceStatus) -> bool:
     return retry_at(run) not in ("", before.retried)
-
-
-def _refused(seen: Seen, before: ResourceStatus, why: str, now: float) -> Outcome:
-    """What has been started ends by itself."""
-    status = before.model_copy(
-        update={
-            "observed_generation": generation(seen.run),
-            "phase": Phase.FAILED,
-            "reason": INVALID,
-            "message": why[: records.LONGEST_LINE],
-            "started": before.started or rfc3339(now),
-            "ended": rfc3339(now),
-            "retried": retry_at(seen.run) or before.retried,
-        }
-    )
-    status = with_conditions(status, before, seen, now)
-    return Outcome(status=status, events=(Event(INVALID, why[:950], True),))
 
 
 def _after_the_end(seen: Seen, before: ResourceStatus, now: float) -> Outcome:

@@ -46,7 +46,7 @@ def run_status(turn: Turn, state: RunState, stages: Mapping[str, StageRecord]) -
         phase=phase,
         stage=", ".join(record.name for record in running)[: records.LONGEST_WORD]
         or (failed[0].name if failed else ""),
-        progress=_progress(known),
+        progress=progress_of(known),
         reason=reason,
         message=message,
         started=before.started or turn.moment,
@@ -134,7 +134,7 @@ def _condition(
     return Condition.model_validate({**said, "last_transition_time": since, "observed_generation": observed})
 
 
-def _progress(stages: Sequence[StageRecord]) -> str:
+def progress_of(stages: Sequence[StageRecord]) -> str:
     done = sum(record.state is State.DONE for record in stages)
     percents = [f"{record.progress.percent}%" for record in stages if record.state is State.RUNNING and record.progress]
     return f"{done}/{len(stages)}" + (f" ({', '.join(percents[:4])})" if percents else "")

@@ -155,6 +155,12 @@ class Anything(RuleBasedStateMachine):
             self.world.run["spec"]["cancel"] = True
             self._act()
 
+    @rule(sure=st.integers(0, 4), killed=st.booleans())
+    def the_operator_is_exchanged_for_one_that_takes_other_documents(self, sure: int, killed: bool) -> None:
+        if sure == 0 and self.world.run["spec"].pop("ofYesterday", None) is None:
+            self.world.run["spec"]["ofYesterday"] = 1
+        self._act(killed=killed)
+
     # --- what holds
 
     @invariant()
@@ -185,6 +191,7 @@ class Anything(RuleBasedStateMachine):
         """Let everything go well from here on: the run ends."""
         world = self.world
         world.run["spec"]["suspend"] = False
+        world.run["spec"].pop("ofYesterday", None)
         for _ in range(60):
             world.now += 700
             for job in list(world.pods):

@@ -539,6 +539,79 @@ def test_a_spec_that_cannot_be_is_refused_with_its_reason(spec: dict[str, Any], 
     assert world.made == []
 
 
+def outdated(**spec: Any) -> World:
+    """The judge's training runs, and an operator of another version finds the document invalid."""
+    world = training(**spec)
+    world.run["spec"]["ofYesterday"] = 1
+    return world
+
+
+def test_what_runs_under_a_document_that_became_invalid_ends_by_itself_before_the_run_does() -> None:
+    world = outdated(ttlSecondsAfterFinished=100)
+    status = world.settle()
+    assert (status.phase, status.reason, conditions(world)["Accepted"]) == (Phase.RUNNING, "InvalidSpec", "False")
+    assert "ofYesterday" in status.message
+    world.now += 1000
+    world.settle()
+    assert world.live_jobs() == [TRAIN]
+    assert not world.gone
+    world.succeed(TRAIN, metrics={"accuracy": 0.9})
+    status = world.settle()
+    assert (status.phase, status.progress, status.ended) == (Phase.FAILED, "2/3", stamp(world.now))
+    assert world.record("reward-train").metrics == {"accuracy": 0.9}
+    assert world.made == [IMPORT, TRAIN]
+    assert world.events == ["StageSucceeded", "InvalidSpec", "RunFailed"]
+    assert world.outcome().next_look == world.now + 100
+
+
+def test_a_failure_under_a_document_that_became_invalid_is_the_last() -> None:
+    world = outdated()
+    world.settle()
+    world.fail(TRAIN, 143)
+    assert world.settle().phase is Phase.RUNNING  # its other pod saves
+    world.bury(TRAIN)
+    status = world.settle()
+    assert (status.phase, world.record("reward-train").state) == (Phase.FAILED, State.FAILED)
+    assert world.record("reward-train").failures == {"Preempted": 1}
+    world.now += 3600
+    world.settle()
+    assert world.made[-1] == TRAIN
+
+
+@pytest.mark.parametrize(("field", "phase"), [("cancel", Phase.CANCELLED), ("suspend", Phase.FAILED)])
+def test_a_document_that_became_invalid_leaves_no_job_that_a_person_stopped(field: str, phase: Phase) -> None:
+    world = training()
+    world.run["spec"][field] = True
+    if field == "suspend":
+        world.settle()
+    world.run["spec"]["ofYesterday"] = 1
+    world.settle()
+    assert world.live_jobs() == []
+    world.bury(TRAIN)
+    assert world.settle().phase is phase
+    assert all(record.state is not State.RUNNING for record in world.status.stages)
+
+
+def test_a_document_that_is_valid_again_goes_on() -> None:
+    world = outdated()
+    world.settle()
+    del world.run["spec"]["ofYesterday"]
+    status = world.settle()
+    assert (status.phase, status.reason, conditions(world)["Accepted"]) == (Phase.RUNNING, "", "True")
+    world.succeed(TRAIN)
+    world.settle()
+    assert world.made[-1] == EVAL
+
+
+def test_a_job_under_an_invalid_document_whose_status_was_lost_is_waited_for() -> None:
+    world = World()
+    world.apply(world.outcome(), status_is_lost=True)
+    world.run["spec"]["ofYesterday"] = 1
+    assert world.settle().phase is Phase.RUNNING
+    world.succeed(IMPORT)
+    assert world.settle().phase is Phase.FAILED
+
+
 def test_what_the_installation_no_longer_offers_lets_what_runs_end() -> None:
     offered = ClusterDefaults(allowed_secrets=["token"])
     world = World(document(cluster={"secrets": ["token"]}), offered)
