@@ -38,7 +38,7 @@ WORKERS = 16
 DEFERRED_SECONDS = 5.0  # what only has to be told goes behind what has waited for less than so long
 PROGRESS_SECONDS = 15.0
 SWEEP_SECONDS, FIRST_SWEEP_SECONDS = 600.0, 5.0
-RESYNC_SECONDS, SETTLED_SECONDS = 300.0, 30.0
+RESYNC_SECONDS, RELIST_SECONDS, SETTLED_SECONDS = 300.0, 15.0, 30.0
 LONGEST_PAUSE_SECONDS = 60.0
 PAGE_SECONDS = 2.0  # so long a new run waits for its page in MLflow, so that both are told in one write
 PERMANENT = range(400, 500)
@@ -127,7 +127,8 @@ class Controller:
             return
         before = self.cache.jobs.get(str(job["metadata"]["uid"]))
         owner = self.cache.put_job(job)
-        if kind is not None and has_succeeded(job) and not (before and has_succeeded(before)):
+        new = kind is not None and has_succeeded(job) and not (before and has_succeeded(before))
+        if new and owner in self.cache.runs:  # after the end of an app by itself, nothing comes
             self._ended.setdefault(owner, time.monotonic())
         self.enqueue(owner)
 
@@ -190,7 +191,11 @@ class Controller:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._resync_wanted.wait(), RESYNC_SECONDS)
         self._resync_wanted.clear()
-        await self._list()
+        try:
+            await self._list()
+        except Exception:
+            asyncio.get_running_loop().call_later(RELIST_SECONDS, self._resync_wanted.set)
+            raise
         for key in [*self.cache.runs, *(key for key in self.cache.jobs_of if key.startswith(ALONE))]:
             self.enqueue(key)
 

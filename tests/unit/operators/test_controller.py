@@ -291,6 +291,31 @@ def test_what_was_deleted_while_the_watch_was_deaf_is_noticed() -> None:
     run(story)
 
 
+def test_a_list_that_failed_is_asked_for_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RELIST_SECONDS", 0.05, raising=False)
+
+    async def story(cluster: Cluster) -> None:
+        cluster.put_run(document(), "ADDED")
+        await until(lambda: cluster.status().get("stages"))
+        cluster.api.objects[JOBS].clear()
+        pages, left = cluster.api.pages, 1
+
+        async def unsure(path: str, selector: str = "") -> Any:
+            nonlocal left
+            if left:
+                left -= 1
+                raise ApiError(503, "etcd has no leader")
+            async for page in pages(path, selector):
+                yield page
+
+        monkeypatch.setattr(cluster.api, "pages", unsure)
+        cluster.operator._settled_at = 0.0
+        cluster.operator.saw_run(None, cluster.api.objects[RUNS]["r"])  # a watch that lists anew
+        await until(lambda: cluster.status()["stages"][0].get("failures") == {"Preempted": 1})
+
+    run(story)
+
+
 def test_a_run_that_was_deleted_leaves_nothing_behind() -> None:
     async def story(cluster: Cluster) -> None:
         cluster.put_run(document(), "ADDED")
@@ -301,7 +326,8 @@ def test_a_run_that_was_deleted_leaves_nothing_behind() -> None:
         await rest(cluster)
         assert list(cluster.api.objects[JOBS]) == ["r-import-a1"]
         operator = cluster.operator
-        assert [operator.cache.runs, operator._timers, operator._pauses, operator.tracker.known] == [{}, {}, {}, {}]
+        kept = [operator.cache.runs, operator._timers, operator._pauses, operator._ended, operator.tracker.known]
+        assert kept == [{}, {}, {}, {}, {}]
 
     run(story)
 
@@ -334,6 +360,9 @@ def test_a_job_by_itself_is_retried_and_says_why() -> None:
         await cluster.restart()
         await rest(cluster)
         assert (sorted(cluster.api.objects[JOBS]), cluster.api.writes) == (["j", "j-a2"], writes)
+        cluster.end("j-a2")
+        await rest(cluster)
+        assert cluster.operator._ended == {}
 
     run(story)
 
