@@ -8,11 +8,13 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from torchx.specs import runopts
+from torchx.specs import InvalidRunConfigException, runopts
 
 from unified_reward.config import ClusterDefaults, ClusterSpec, validate
+from unified_reward.config.load import ModelType
 from unified_reward.errors import UserError
 from unified_reward.launch.causes import RETRIED, Cause, written_counts
+from unified_reward.launch.option_forms import require_form
 
 TEXT, LIST, PAIRS = str, typing.List[str], typing.Dict[str, str]  # noqa: UP006  (TorchX compares with these)
 OPTIONS: tuple[tuple[str, Any, str], ...] = (
@@ -46,6 +48,12 @@ OPTIONS: tuple[tuple[str, Any, str], ...] = (
     ("overlay", TEXT, "YAML file that is merged over the PyTorchJob; null removes"),
     ("gpu_resource", TEXT, "resource that counts GPUs; default nvidia.com/gpu"),
 )
+# The field of a document, or of an installation's offer, that an option says.
+FIELDS = {"grace": "grace_seconds", "deadline": "deadline_seconds", "ttl": "ttl_seconds_after_finished"}
+PLAINLY = {
+    "image": ("it is no image with a tag or a digest", "As in registry.example/judge:1.2."),
+    "shm": ("it is no size in Mi, Gi or Ti", "As in 8Gi."),
+}
 RETRY_DEFAULTS = {Cause.PREEMPTED: 20, Cause.MEMORY: 1, Cause.CRASHED: 0}
 
 
@@ -74,7 +82,16 @@ class Options(runopts):  # type: ignore[misc]  # TorchX is untyped here
     def resolve(self, cfg: Mapping[str, Any]) -> dict[str, Any]:
         for name in cfg:
             self._known(name)
-        resolved: dict[str, Any] = super().resolve(cfg)
+        try:
+            resolved: dict[str, Any] = super().resolve(cfg)
+        except InvalidRunConfigException as error:
+            kind = {LIST: "a list of texts", PAIRS: "a mapping of texts to texts", int: "a whole number"}.get(
+                self.get(error.cfg_key).opt_type, "a text"
+            )
+            raise UserError(field=f"-cfg {error.cfg_key}", value=cfg[error.cfg_key], why=f"it is not {kind}",
+                            fix="torchx runopts pytorchjob tells more.") from None  # fmt: skip
+        for name, value in resolved.items():
+            require_form(name, value)
         return resolved
 
     def _known(self, name: str) -> None:
@@ -92,17 +109,38 @@ def offer_for(defaults: ClusterDefaults, given: Mapping[str, Any]) -> ClusterDef
                          ("image_pull_secrets", "image_pull_secrets"), ("ttl", "ttl_seconds_after_finished")):  # fmt: skip
         if option in given:
             changed[name] = given[option]
-    return validate(ClusterDefaults, {**defaults.model_dump(), **changed}, "-cfg")
+    return _validated(ClusterDefaults, {**defaults.model_dump(), **changed})
 
 
 def cluster_spec(given: Mapping[str, Any], workspace: str) -> ClusterSpec:
     """What a document would say in spec.cluster. workspace: digest of what was packed, "" for none."""
-    names = {"grace": "grace_seconds", "deadline": "deadline_seconds"}
-    same = ("image", "queue", "priority_class", "node_selector", "secrets", "env", "annotations", "shm")
-    values = {names.get(name, name): given[name] for name in (*same, *names) if name in given}
+    said = (
+        "image",
+        "queue",
+        "priority_class",
+        "node_selector",
+        "secrets",
+        "env",
+        "annotations",
+        "shm",
+        "grace",
+        "deadline",
+    )
+    values = {FIELDS.get(name, name): given[name] for name in said if name in given}
     values["tolerations"] = [_toleration(text) for text in given.get("tolerations", [])]
     values["workspace"] = workspace
-    return validate(ClusterSpec, values, "-cfg")
+    return _validated(ClusterSpec, values)
+
+
+def _validated(model: type[ModelType], values: Mapping[str, Any]) -> ModelType:
+    """With the option named that said a field. Raises UserError."""
+    try:
+        return validate(model, values)
+    except UserError as error:
+        field, _, rest = error.field.partition(".")
+        option = next((name for name, said in FIELDS.items() if said == field), field)
+        why, fix = PLAINLY.get(option, (error.why, error.fix))
+        raise UserError(field=f"-cfg {option} {rest}".strip(), value=error.value, why=why, fix=fix) from None
 
 
 def _toleration(text: str) -> dict[str, str]:

@@ -58,6 +58,7 @@ def make_request(
     )  # fmt: skip
     plan = job_plan(AppDef(name=app.name, roles=[role]))
     manifest = _resolved(pytorch_job(plan, placement(defaults, spec), who), role)
+    _require_environment(manifest, given.get("env", {}))
     overlay = str(given.get("overlay", ""))
     if overlay:
         manifest = overlaid(manifest, read_overlay(overlay), overlay)
@@ -99,6 +100,14 @@ def _resolved(manifest: Manifest, role: Role) -> Manifest:
         if "value" in one:
             one["value"] = one["value"].replace(_REPLICA, index)
     return manifest
+
+
+def _require_environment(manifest: Manifest, asked: Mapping[str, str]) -> None:
+    """Raises UserError for a variable that the job sets itself."""
+    there = manifest["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0]["env"]
+    for name, value in asked.items():
+        if [one.get("value") for one in there if one["name"] == name] != [value.replace("$", "$$")]:
+            raise UserError(field="-cfg env", value=name, why="the job sets it itself", fix="Leave it out.")
 
 
 def _run_of(role: Role) -> str:

@@ -122,7 +122,15 @@ def test_an_option_that_cannot_be_is_one_line(text: str, told: str) -> None:
 @pytest.mark.parametrize(
     ("text", "field"),
     [
-        ("grace=1", "-cfg.grace_seconds"), ("shm=3q", "-cfg.shm"), ("retries=user:1", "-cfg retries"),
+        ("grace=1", "-cfg grace"), ("deadline=9999999999", "-cfg deadline"), ("ttl=9999999999", "-cfg ttl"), ("shm=3q", "-cfg shm"),
+        ("image=no tag", "-cfg image"), ("namespace=Bad_NS", "-cfg namespace"), ("namespace=a.b", "-cfg namespace"),
+        ("queue=a b", "-cfg queue"), ("priority_class=A_b", "-cfg priority_class"), ("service_account=-a", "-cfg service_account"),
+        ("secrets=ok;A_B", "-cfg secrets"), ("image_pull_secrets=a b", "-cfg image_pull_secrets"),
+        ("gpu_resource=gpu", "-cfg gpu_resource"), ("node_selector=a b:c", "-cfg node_selector"),
+        ("node_selector=a:b c", "-cfg node_selector"), ("node_selector=:x", "-cfg node_selector"),
+        ("annotations=a b:c", "-cfg annotations"), ("tolerations=a b", "-cfg tolerations"),
+        ("tolerations=a::Nope", "-cfg tolerations 0.effect"), ("env=1A:b", "-cfg env"), ("env=:b", "-cfg env"),
+        ("env=UR_HOME:/x", "-cfg env"), ("env=UR_NODE_RANK:1", "-cfg env"), ("retries=user:1", "-cfg retries"),
         ("job_id=A_b", "-cfg job_id"), ("overlay=/nowhere.yaml", "-cfg overlay"), ("workspace=/nowhere", "workspace"),
         ("tolerations=a:b:c:d", "-cfg tolerations"),
     ],
@@ -171,6 +179,20 @@ def test_programs_cannot_pass_unknown_options_either() -> None:
     with pytest.raises(UserError, match="Did you mean queue"):
         PyTorchJobScheduler("torchx").run_opts().resolve({"queu": "x"})
     assert isinstance(PyTorchJobScheduler("torchx").run_opts(), Options)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("grace", "60", "-cfg grace is 60: it is not a whole number."),
+        ("secrets", "hf", "-cfg secrets is hf: it is not a list of texts."),
+        ("env", {"A": 1}, "-cfg env is {'A': 1}: it is not a mapping of texts to texts."),
+        ("ttl", -1, "-cfg ttl is -1: it is not in 0..2147483647."),
+    ],
+)
+def test_a_program_that_passes_another_type_is_told_in_one_line(name: str, value: Any, told: str) -> None:
+    with pytest.raises(UserError, match=re.escape(told)):
+        PyTorchJobScheduler("torchx").run_opts().resolve({name: value})
 
 
 def test_macros_are_filled_in_and_all_other_dollars_stand_as_written() -> None:
