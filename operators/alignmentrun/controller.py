@@ -1,4 +1,4 @@
-"""From what the watches tell to what is written: a cache, a queue without doubles, and workers that reconcile.
+"""From what the watches tell to what is written: a cache, a queue, and workers that reconcile.
 
 The cache is filled before anything is decided, and takes the answers of our own writes at once, so that nothing is written
 twice because a watch lags behind. In one round jobs are made first, then the status says so, then events tell it, then
@@ -13,7 +13,7 @@ import contextlib
 import logging
 import time
 import uuid
-from collections import Counter, defaultdict, deque
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping
 
 from operators.alignmentrun.api import EVENTS, JOBS, PODS, RUNS, Api, ApiError
@@ -24,6 +24,7 @@ from operators.alignmentrun.reconcile import reconcile
 from operators.alignmentrun.standalone import further_attempt, next_step
 from operators.alignmentrun.status import worth_writing
 from operators.alignmentrun.tracker import Tracker
+from operators.alignmentrun.workqueue import REMEMBERED, WorkQueue
 from unified_reward.config import ClusterDefaults
 from unified_reward.launch.job_status import has_succeeded
 from unified_reward.launch.pods import Resource, name
@@ -35,11 +36,9 @@ logger = logging.getLogger("operator")
 
 SELECTOR = f"{MANAGED_BY}={MANAGER}"
 WORKERS = 16
-DEFERRED_SECONDS = 5.0  # what only has to be told goes behind what has waited for less than so long
 PROGRESS_SECONDS = 15.0
 SWEEP_SECONDS, FIRST_SWEEP_SECONDS = 600.0, 5.0
 RESYNC_SECONDS, RELIST_SECONDS, SETTLED_SECONDS = 300.0, 15.0, 30.0
-LONGEST_PAUSE_SECONDS = 60.0
 PAGE_SECONDS = 2.0  # so long a new run waits for its page in MLflow, so that both are told in one write
 PERMANENT = range(400, 500)
 PASSING = (401, 429)  # of those: a token that was just rotated, a server that asks for patience
@@ -55,22 +54,13 @@ class Controller:
         self.cache = Cache()
         self.ready = False
         self.last_seen = time.time()
-        self.latencies: deque[float] = deque(maxlen=10000)
-        self.child_latencies: deque[float] = deque(maxlen=10000)
-        self.failures: Counter[str] = Counter()
-        self.reconciled = 0
+        self.child_latencies: deque[float] = deque(maxlen=REMEMBERED)
+        self.queue = WorkQueue(self._look, self._wanted, self._name)
         installation = f"{api.namespace}@{api.access.cluster}"
         self.tracker = Tracker(self.cache.runs, defaults, installation, self._page_changed)
         self.progress = Progress(api, self.cache, self.enqueue)
-        self._queue: asyncio.PriorityQueue[tuple[float, str]] = asyncio.PriorityQueue()  # when due, whom
-        self._since: dict[str, float] = {}
-        self._busy: set[str] = set()
-        self._again: set[str] = set()
-        self._deferred: set[str] = set()
         self._unpaged: set[str] = set()
         self._ended: dict[str, float] = {}
-        self._timers: dict[str, tuple[float, asyncio.TimerHandle]] = {}
-        self._pauses: Counter[str] = Counter()
         self._refused: dict[str, dict[str, str]] = defaultdict(dict)
         self._resync_wanted = asyncio.Event()
         self._settled_at = 0.0
@@ -86,7 +76,7 @@ class Controller:
         self.tracker.start()
         for key in [*self.cache.runs, *(key for key in self.cache.jobs_of if key.startswith(ALONE))]:
             self._first_look(key)
-        self._tasks = [asyncio.create_task(self._work()) for _ in range(WORKERS)]
+        self._tasks = [asyncio.create_task(self.queue.work()) for _ in range(WORKERS)]
         self._tasks += [
             asyncio.create_task(self._every(PROGRESS_SECONDS, PROGRESS_SECONDS, self.progress.look)),
             asyncio.create_task(self._every(FIRST_SWEEP_SECONDS, SWEEP_SECONDS, self.tracker.sweep)),
@@ -163,11 +153,10 @@ class Controller:
         gone = self.cache.drop_run(uid)
         if gone is None:
             return
-        for table in (self._pauses, self._refused, self._ended):
-            table.pop(uid, None)
-        for marks in (self._unpaged, self._deferred):
-            marks.discard(uid)
-        self._cancel_timer(uid)
+        self._refused.pop(uid, None)
+        self._ended.pop(uid, None)
+        self._unpaged.discard(uid)
+        self.queue.forget(uid)
         self.tracker.forget(gone)
 
     async def _list(self) -> None:
@@ -205,84 +194,28 @@ class Controller:
             try:
                 await what()
             except ApiError as error:
-                self.failures[str(error.status)] += 1
+                self.queue.failures[str(error.status)] += 1
                 logger.warning("%s; tried again", error)
             except Exception:
-                self.failures["defect"] += 1
+                self.queue.failures["defect"] += 1
                 logger.exception("a defect; tried again")
             await asyncio.sleep(seconds)
 
-    # --- the queue
+    # --- whom to look at
 
     def enqueue(self, key: str) -> None:
-        """Look at a run, or at an app by itself, once, however often it is asked for."""
-        if not self.ready or key in self._unpaged or not (key in self.cache.runs or key.startswith(ALONE)):
-            return
-        if key in self._busy:
-            self._again.add(key)
-        elif key not in self._since:
-            self._since[key] = time.monotonic()
-            self._queue.put_nowait((self._since[key], key))
+        self.queue.add(key)
 
-    @property
-    def depth(self) -> int:
-        return self._queue.qsize()
+    def _wanted(self, key: str) -> bool:
+        """A run, or an app by itself; once all is known."""
+        return self.ready and key not in self._unpaged and (key in self.cache.runs or key.startswith(ALONE))
 
-    async def _work(self) -> None:
-        while True:
-            _, key = await self._queue.get()
-            began = self._since.pop(key)
-            self._busy.add(key)
-            try:
-                told = await (self._look_alone(key) if key.startswith(ALONE) else self._look(key))
-                if not told:
-                    self._deferred.add(key)
-                    self._since[key] = began
-                    self._queue.put_nowait((time.monotonic() + DEFERRED_SECONDS, key))
-                    continue
-                self._deferred.discard(key)
-                self.latencies.append(time.monotonic() - began)
-                self.reconciled += 1
-            except ApiError as error:
-                self._later_after(key, str(error.status))
-                logger.warning("%s; tried again", error, extra={"run": self._name(key)})
-            except Exception:
-                self._later_after(key, "defect")
-                logger.exception("a defect; tried again", extra={"run": self._name(key)})
-            else:
-                if not self._refused.get(key):
-                    self._pauses.pop(key, None)
-            finally:
-                self._busy.discard(key)
-                if key in self._again:
-                    self._again.discard(key)
-                    self.enqueue(key)
-
-    def _later_after(self, key: str, reason: str) -> None:
-        self.failures[reason] += 1
-        self._pauses[key] += 1
-        self._at(key, time.time() + min(2.0 ** min(self._pauses[key], 10) / 2, LONGEST_PAUSE_SECONDS))
-
-    def _at(self, key: str, when: float) -> None:
-        """The earliest of what is asked for counts: a look asks for the next one itself."""
-        known = self._timers.get(key)
-        if known is not None and known[0] <= when:
-            return
-        self._cancel_timer(key)
-        delay = max(0.05, when - time.time())
-        self._timers[key] = (when, asyncio.get_running_loop().call_later(delay, self._fire, key))
-
-    def _fire(self, key: str) -> None:
-        self._timers.pop(key, None)
-        self.enqueue(key)
-
-    def _cancel_timer(self, key: str) -> None:
-        if known := self._timers.pop(key, None):
-            known[1].cancel()
+    def _look(self, key: str) -> Awaitable[bool]:
+        return self._look_alone(key) if key.startswith(ALONE) else self._look_at_run(key)
 
     # --- one run
 
-    async def _look(self, uid: str) -> bool:
+    async def _look_at_run(self, uid: str) -> bool:
         """False when jobs were made and the rest can wait: the next look finds them, and says the same of them."""
         run = self.cache.runs.get(uid)
         if run is None or run["metadata"].get("deletionTimestamp"):
@@ -291,7 +224,7 @@ class Controller:
         outcome = self._outcome(uid, now)
         told = dict(self._refused.get(uid, {}))
         await self._make(uid, outcome)
-        if outcome.apply and self.depth and uid not in self._deferred and not self._refused.get(uid):
+        if outcome.apply and self.queue.depth and not self.queue.was_deferred(uid) and not self._refused.get(uid):
             return False
         if self._refused.get(uid, {}) != told:
             outcome = self._outcome(uid, now)  # for the status only: what could be made has been
@@ -307,9 +240,9 @@ class Controller:
         if outcome.gone:
             await self.api.delete(RUNS, name(run), uid)
         if self._refused.get(uid):
-            self._later_after(uid, "refused")
+            self.queue.later(uid, "refused")
         if outcome.next_look:
-            self._at(uid, outcome.next_look)
+            self.queue.at(uid, outcome.next_look)
         return True
 
     def _outcome(self, uid: str, now: float) -> Outcome:
@@ -422,7 +355,7 @@ class Controller:
                 self.enqueue(key)
         await self._delete(jobs, step.gone)
         if step.next_look:
-            self._at(key, step.next_look)
+            self.queue.at(key, step.next_look)
         return True
 
     def _name(self, key: str) -> str:

@@ -33,15 +33,19 @@ def exposition(controller: Controller, now: float) -> str:
         "Stages by state.",
         {f'{{state="{state}"}}': count for state, count in sorted(stages.items())},
     )
-    add("reconciliations_total", "counter", "Reconciliations that ended well.", {"": controller.reconciled})
+    add("reconciliations_total", "counter", "Reconciliations that ended well.", {"": controller.queue.done})
     add(
         "reconcile_errors_total",
         "counter",
         "Reconciliations that did not, by the API server's answer.",
-        {f'{{reason="{reason}"}}': count for reason, count in sorted(controller.failures.items())},
+        {f'{{reason="{reason}"}}': count for reason, count in sorted(controller.queue.failures.items())},
     )
     for name, about, values in (
-        ("reconcile_seconds", "From an event to the end of its reconciliation, the last 10,000.", controller.latencies),
+        (
+            "reconcile_seconds",
+            "From an event to the end of its reconciliation, the last 10,000.",
+            controller.queue.latencies,
+        ),
         (
             "next_job_seconds",
             "From a job's success to the next one being made, the last 10,000.",
@@ -55,7 +59,7 @@ def exposition(controller: Controller, now: float) -> str:
             if waits
         }
         add(name, "summary", about, quantiles)
-    add("workqueue_depth", "gauge", "Runs that wait to be looked at.", {"": controller.depth})
+    add("workqueue_depth", "gauge", "Runs that wait to be looked at.", {"": controller.queue.depth})
     add(
         "api_requests_total",
         "counter",

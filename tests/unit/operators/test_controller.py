@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from operators.alignmentrun import controller as module
-from operators.alignmentrun import mlflow
+from operators.alignmentrun import mlflow, workqueue
 from operators.alignmentrun.api import EVENTS, JOBS, PODS, RUNS, ApiError
 from operators.alignmentrun.controller import Controller
 from operators.alignmentrun.metrics import exposition
@@ -29,7 +29,7 @@ AWAY = "http://127.0.0.1:9"  # the discard port: refused at once
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PROGRESS_SECONDS", 0.05)
-    monkeypatch.setattr(module, "LONGEST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(workqueue, "LONGEST_PAUSE_SECONDS", 0.05)
 
 
 class Cluster:
@@ -212,10 +212,10 @@ def test_a_run_cancelled_while_its_job_is_refused_is_at_rest() -> None:
         cluster.put_run(cancelled)
         await until(lambda: cluster.status().get("phase") == "Cancelled")
         await rest(cluster)
-        refusals = cluster.operator.failures["refused"]
+        refusals = cluster.operator.queue.failures["refused"]
         await asyncio.sleep(0.3)  # several pauses of a look that failed
-        assert cluster.operator.failures["refused"] == refusals
-        assert cluster.operator._timers == {}
+        assert cluster.operator.queue.failures["refused"] == refusals
+        assert cluster.operator.queue._timers == {}
 
     run(story)
 
@@ -326,7 +326,13 @@ def test_a_run_that_was_deleted_leaves_nothing_behind() -> None:
         await rest(cluster)
         assert list(cluster.api.objects[JOBS]) == ["r-import-a1"]
         operator = cluster.operator
-        kept = [operator.cache.runs, operator._timers, operator._pauses, operator._ended, operator.tracker.known]
+        kept = [
+            operator.cache.runs,
+            operator.queue._timers,
+            operator.queue._pauses,
+            operator._ended,
+            operator.tracker.known,
+        ]
         assert kept == [{}, {}, {}, {}, {}]
 
     run(story)
