@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from torchx.specs import AppDef, Resource, Role
-from torchx.specs.finder import ComponentValidationException
 
 from unified_reward.config import STAGE_CONFIGS, Stage, StageConfig, StageSpec, validate
 from unified_reward.config.graph import Node
@@ -37,26 +36,19 @@ POLICY_FIELDS = ("policy", "policy_kind", "policy_base")
 EMBEDDED_POLICIES = {"vlm": ("vlm", "builtin:shapes/vlm_policy"), "image": ("diffusion", "builtin:shapes/image")}
 
 
-class RefusedError(UserError, ComponentValidationException):  # type: ignore[misc]  # TorchX is not typed
-    """A component was given what cannot be; `torchx run` shows it without a traceback."""
-
-
 def component_app(stage_name: str, values: Mapping[str, Any], inputs: Sequence[str]) -> AppDef:
     """The stage with what a component was called with. inputs: names whose artifact prefixes are the values `input_*`.
 
-    Raises RefusedError (a UserError) naming the argument.
+    Raises UserError naming the argument.
     """
     stage = Stage(stage_name)
-    try:
-        if values["spec"]:
-            return _app(stage, ["--spec", values["spec"]], alone(_config_in(stage, values["spec"])))
-        fields = STAGE_CONFIGS[stage].model_fields
-        given = {
-            name: _listed(values[name]) if _is_list(info.annotation) else values[name] for name, info in fields.items()
-        }
-        config = validate(STAGE_CONFIGS[stage], given, stage.value)
-    except UserError as error:
-        raise RefusedError(field=error.field, value=error.value, why=error.why, fix=error.fix) from None
+    if values["spec"]:
+        return _app(stage, ["--spec", values["spec"]], alone(_config_in(stage, values["spec"])))
+    fields = STAGE_CONFIGS[stage].model_fields
+    given = {
+        name: _listed(values[name]) if _is_list(info.annotation) else values[name] for name, info in fields.items()
+    }
+    config = validate(STAGE_CONFIGS[stage], given, stage.value)
     return _by_hand(
         stage, config, {name: values[name] for name in RUN_FIELDS} | _policy(values),
         {name: values[f"input_{name}"] for name in inputs},

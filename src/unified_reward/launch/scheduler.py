@@ -18,13 +18,12 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote, unquote
 
-from torchx.runner import config as torchx_config
 from torchx.schedulers.api import DescribeAppResponse, ListAppResponse, Scheduler, Stream, filter_regex
 from torchx.specs import AppDef, AppDryRunInfo, AppState, ReplicaStatus, RoleStatus, is_terminal, runopts
 
 from unified_reward.config import ClusterDefaults
 from unified_reward.errors import UserError
-from unified_reward.launch import kube
+from unified_reward.launch import config_files, kube
 from unified_reward.launch.apps import all_apps, app_of, attempts, latest, state_of, workload_of
 from unified_reward.launch.installation import CONFIGMAP, offered_by
 from unified_reward.launch.job_logs import ReplicaLog, archived_replicas
@@ -230,7 +229,7 @@ class PyTorchJobScheduler(Scheduler):  # type: ignore[misc]
         context = context or _usual_context()
         if context not in self._clusters:
             self._clusters[context] = kube.connect(
-                context, retry_seconds=STATUS_RETRY_SECONDS, namespace=_configured("namespace")
+                context, retry_seconds=STATUS_RETRY_SECONDS, namespace=config_files.texts().get("namespace", "")
             )
         return self._clusters[context]
 
@@ -240,16 +239,9 @@ def create_scheduler(session_name: str, **_: object) -> PyTorchJobScheduler:
     return PyTorchJobScheduler(session_name)
 
 
-def _configured(option: str) -> str:
-    """What .torchxconfig says of an option."""
-    section: dict[str, Any] = {}
-    torchx_config.apply(scheduler=NAME, cfg=section)
-    return str(section.get(option) or "")
-
-
 def _usual_context() -> str:
     """That is asked when no option and no app id names one; "" = the kubeconfig's current one."""
-    return _configured("context") or os.environ.get(kube.CONTEXT, "")
+    return config_files.texts().get("context") or os.environ.get(kube.CONTEXT, "")
 
 
 def _require_same(there: kube.Resource, asked: Manifest, app_id: str) -> None:

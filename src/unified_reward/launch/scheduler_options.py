@@ -13,6 +13,7 @@ from torchx.specs import InvalidRunConfigException, runopts
 from unified_reward.config import ClusterDefaults, ClusterSpec, validate
 from unified_reward.config.load import ModelType
 from unified_reward.errors import UserError
+from unified_reward.launch import config_files
 from unified_reward.launch.causes import RETRIED, Cause, written_counts
 from unified_reward.launch.option_forms import require_form
 
@@ -77,7 +78,15 @@ class Options(runopts):  # type: ignore[misc]  # TorchX is untyped here
                 texts[next(reversed(texts))].append(piece)
             else:
                 raise UserError(field="-cfg", value=piece, why="it names no option", fix="Write name=value,name2=a;b.")
+        self._check_files(texts)
         return {name: _value(name, self.get(name).opt_type, pieces) for name, pieces in texts.items()}
+
+    def _check_files(self, given: Mapping[str, Any]) -> None:
+        """TorchX reads .torchxconfig next, and takes no care. It warns itself of a name that there is not."""
+        for name, text in config_files.texts().items():
+            option = self.get(name)
+            if text and option is not None and name not in given:
+                _value(name, option.opt_type, re.split("[,;]", text), field=f".torchxconfig {name}")
 
     def resolve(self, cfg: Mapping[str, Any]) -> dict[str, Any]:
         for name in cfg:
@@ -162,17 +171,18 @@ def retry_counts(given: Mapping[str, Any]) -> str:
     return written_counts({**RETRY_DEFAULTS, **{RETRIED[cause]: int(count) for cause, count in asked.items()}})
 
 
-def _value(name: str, kind: Any, pieces: list[str]) -> Any:
-    """An option's value of its type, from the text between commas and semicolons."""
+def _value(name: str, kind: Any, pieces: list[str], field: str = "") -> Any:
+    """An option's value of its type, from the text between commas and semicolons. Raises UserError."""
+    field = field or f"-cfg {name}"
     if kind is LIST:
         return [piece for piece in pieces if piece]
     if kind is PAIRS:
         pairs = [piece.partition(":") for piece in pieces if piece]
         bare = next((key for key, colon, _ in pairs if not colon), None)
         if bare is not None:
-            raise UserError(field=f"-cfg {name}", value=bare, why="it has no colon", fix="Write key:value;key2:value2.")
+            raise UserError(field=field, value=bare, why="it has no colon", fix="Write key:value;key2:value2.")
         return {key: value for key, _, value in pairs}
     text = ",".join(pieces)
     if kind is int and not text.isdigit():
-        raise UserError(field=f"-cfg {name}", value=text, why="it is no whole number", fix="Write digits only.")
+        raise UserError(field=field, value=text, why="it is no whole number", fix="Write digits only.")
     return kind(text)

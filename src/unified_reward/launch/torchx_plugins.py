@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import io
 import sys
 import threading
@@ -24,22 +25,28 @@ from torchx.cli.cmd_run import CmdRun
 from torchx.cli.cmd_status import CmdStatus
 from torchx.runner import config
 from torchx.specs.api import MalformedAppHandleException, parse_app_handle
+from torchx.specs.finder import get_components
 
 from unified_reward.errors import EXIT_USER_ERROR, UserError
+from unified_reward.launch import config_files
 
 DEFAULT = "local_cwd"
 OURS = "pytorchjob"
+COMPONENTS = "ur."
 REQUEST = "\n=== SCHEDULER REQUEST ===\n"
 
 
 class Run(CmdRun):  # type: ignore[misc]  # TorchX is untyped here
     def add_arguments(self, subparser: argparse.ArgumentParser) -> None:
+        with one_line():
+            config_files.texts()  # whatever the verb, TorchX reads them now
         super().add_arguments(subparser)
         if config.get_config(prefix="cli", name="run", key="scheduler") is None:  # no .torchxconfig says otherwise
             subparser.set_defaults(scheduler=DEFAULT)
 
     def run(self, args: argparse.Namespace) -> None:
         with one_line():
+            _require_known(args.component_name_and_args)
             if args.scheduler == OURS and args.dryrun:
                 _dry_run(super().run, args)
             else:
@@ -134,6 +141,18 @@ def ray_scheduler(session_name: str, **parameters: Any) -> Any:
     from torchx.schedulers.ray_scheduler import create_scheduler
 
     return create_scheduler(session_name, **parameters)
+
+
+def _require_known(words: list[str]) -> None:
+    """TorchX tells in three lines that it has no such component. Raises UserError where it would be one of ours."""
+    name = next((word for word in words if not word.startswith("-")), "")
+    if not name.startswith(COMPONENTS):
+        return
+    known = [each for each in get_components() if each.startswith(COMPONENTS)]
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(known)}."
+        raise UserError(field="component", value=name, why="there is no such component", fix=hint)
 
 
 def _dry_run(run: Any, args: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from torchx.specs import file_linter
 from torchx.specs.builders import materialize_appdef
-from torchx.specs.finder import ComponentValidationException, get_components
+from torchx.specs.finder import get_components
 
 from unified_reward.config import STAGE_CONFIGS, ImportConfig, Stage, StageSpec
 from unified_reward.errors import UserError
@@ -75,10 +75,9 @@ def test_inputs_and_the_policy_are_handed_on() -> None:
     assert (options["--policy-kind"], options["--policy-base"]) == ("vlm", "models/mine")
 
 
-def test_a_mistake_is_told_as_torchx_shows_it() -> None:
-    with pytest.raises(ComponentValidationException) as caught:
+def test_a_mistake_names_the_argument() -> None:
+    with pytest.raises(UserError) as caught:
         components.dpo_train(global_batch=31)
-    assert isinstance(caught.value, UserError)
     assert str(caught.value).startswith("dpo-train.globalBatch is 31: 2 processes cannot share it evenly.")
 
 

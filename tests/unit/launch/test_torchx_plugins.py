@@ -58,3 +58,58 @@ def test_local_jobs_are_not_listed_but_no_traceback() -> None:
     arguments = _parser("list").parse_args([])
     with pytest.raises(SystemExit, match="local_cwd keeps no list of jobs"):
         get_sub_cmds()["list"].run(arguments)
+
+
+@pytest.mark.parametrize(
+    ("said", "words", "told"),
+    [
+        ("[pytorchjob]\ngrace = soon\n", [], ".torchxconfig grace is soon: it is no whole number. Write digits only."),
+        ("[pytorchjob]\nnode_selector = ssd\n", [], ".torchxconfig node_selector is ssd: it has no colon."),
+        ("[pytorchjob]\nnamespace = Bad_NS\n", [], "-cfg namespace is Bad_NS: it is no name"),
+        ("", ["--steps", "0"], "reward-train.steps is 0: Input should be greater than or equal to 1."),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    config: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    said: str,
+    words: list[str],
+    told: str,
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(config.parent / "none"))
+    config.write_text(said)
+    command, parser = get_sub_cmds()["run"], argparse.ArgumentParser()
+    command.add_arguments(parser)
+    with pytest.raises(SystemExit) as caught:
+        command.run(parser.parse_args(["-s", "pytorchjob", "--dryrun", "ur.reward_train", *words]))
+    assert caught.value.code == 2
+    assert f"error: {told}" in capsys.readouterr().err
+
+
+def test_a_component_that_there_is_not_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        get_sub_cmds()["run"].run(_parser("run").parse_args(["ur.reward_trian"]))
+    assert caught.value.code == 2
+    told = "error: component is ur.reward_trian: there is no such component. Did you mean ur.reward_train?\n"
+    assert capsys.readouterr().err == told
+
+
+@pytest.mark.parametrize("text", ["x\n", "[pytorchjob]\na = 1\na = 2\n", "[pytorchjob]\na = 5%\n"])
+def test_a_config_file_that_cannot_be_read_is_one_line(
+    config: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    config.write_text(text)
+    with pytest.raises(SystemExit) as caught:
+        _parser("run")
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith(f"error: .torchxconfig is {config}: it cannot be read (")
+
+
+def test_a_config_file_that_there_is_not_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TORCHXCONFIG", "/nowhere")
+    with pytest.raises(SystemExit):
+        _parser("run")
+    assert capsys.readouterr().err == "error: TORCHXCONFIG is /nowhere: there is no such file. Name one, or unset it.\n"
