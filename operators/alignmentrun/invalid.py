@@ -65,8 +65,10 @@ def _after(
     record: StageRecord, job: Resource | None, look: Observed, seen: Seen, *, cancel: bool, now: float
 ) -> StageRecord:
     """Of a stage that ran. A failure is its last: a further attempt would be something new."""
+    pods = seen.pods.get(record.job, ())
     if job is not None and look.succeeded:
-        return record if look.telling else records.succeeded(record, job, look.ending, rfc3339(now))
+        done = records.succeeded(records.charged(record, pods), job, look.ending, rfc3339(now))
+        return record if look.telling else done
     failure = look.failure
     if job is None:
         failure = Failure(Cause.PREEMPTED, "JobDeleted", f"the job {record.job} was deleted")
@@ -74,7 +76,8 @@ def _after(
         return record.model_copy(update={"progress": seen.progress.get(record.job) or record.progress})
     if job is None and cancel:
         return records.cancelled(record)
-    return records.failed(record, failure, rfc3339(now)).model_copy(update={"state": State.FAILED})
+    spent = records.charged(record, pods) if job is not None else record
+    return records.failed(spent, failure, rfc3339(now)).model_copy(update={"state": State.FAILED})
 
 
 def _phase(stages: Sequence[StageRecord], *, alive: bool, cancel: bool) -> Phase:

@@ -567,12 +567,13 @@ def test_what_runs_under_a_document_that_became_invalid_ends_by_itself_before_th
 def test_a_failure_under_a_document_that_became_invalid_is_the_last() -> None:
     world = outdated()
     world.settle()
-    world.fail(TRAIN, 143)
+    world.fail(TRAIN, 143, message=json.dumps({"code": 143, "cpu_seconds": 9.5}))
     assert world.settle().phase is Phase.RUNNING  # its other pod saves
     world.bury(TRAIN)
     status = world.settle()
     assert (status.phase, world.record("reward-train").state) == (Phase.FAILED, State.FAILED)
     assert world.record("reward-train").failures == {"Preempted": 1}
+    assert world.record("reward-train").cpu_seconds == 9.5
     world.now += 3600
     world.settle()
     assert world.made[-1] == TRAIN
