@@ -74,7 +74,11 @@ class PyTorchJobScheduler(Scheduler):  # type: ignore[misc]
         given = {name: value for name, value in cfg.items() if value not in (None, "", [], {})}
         cluster, namespace = self._where(str(given.get("context", "")), str(given.get("namespace", "")))
         offered = self._offered(cluster, namespace) if cluster else ClusterDefaults()
-        return AppDryRunInfo(make_request(app, given, offered, namespace, HANDLES), str)
+        request = make_request(app, given, offered, namespace, HANDLES)
+        if request.workspace is not None and request.workspace.left_out:
+            left_out = ", ".join(request.workspace.left_out)
+            _note(f"of the workspace, links that lead to none of its files are left out: {left_out}")
+        return AppDryRunInfo(request, str)
 
     def schedule(self, dryrun_info: AppDryRunInfo) -> str:
         request: Request = dryrun_info.request

@@ -23,11 +23,12 @@ SKIPPED = {".git", ".hg", ".venv", "venv", "__pycache__", "node_modules", ".mypy
 
 @dataclass(frozen=True)
 class Workspace:
-    """digest: sha256 of `packed`, a tar.gz."""
+    """digest: sha256 of `packed`, a tar.gz. left_out: links that lead to none of the files."""
 
     digest: str
     packed: bytes
     files: int
+    left_out: tuple[str, ...] = ()
 
 
 def asked_workspace(asked: str) -> Workspace | None:
@@ -40,10 +41,17 @@ def asked_workspace(asked: str) -> Workspace | None:
 def pack(directory: Path) -> Workspace:
     """Raises UserError when there is nothing to pack or more than 64 MiB of it, packed or not packed eightfold."""
     if not directory.is_dir():
-        raise UserError(
-            field="workspace", value=str(directory), why="there is no such directory", fix="Name a directory."
-        )
-    files = _files(directory)
+        why = "it is no directory" if directory.exists() else "there is no such directory"
+        raise UserError(field="workspace", value=str(directory), why=why, fix="Name a directory.")
+    try:
+        return _packed(directory.resolve())
+    except OSError as error:  # a file that has just gone, or may not be read, or shrinks
+        raise UserError(field="workspace", value=str(directory), why=f"it cannot be packed ({error})",
+                        fix="See that its files can be read and stay as they are, and submit again.") from None  # fmt: skip
+
+
+def _packed(directory: Path) -> Workspace:
+    files, left_out = _files(directory)
     if not files:
         raise UserError(
             field="workspace", value=str(directory), why="it has no files", fix="Name the directory of your code."
@@ -54,18 +62,19 @@ def pack(directory: Path) -> Workspace:
     buffer = io.BytesIO()
     with (
         gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0, filename="") as zipped,
-        tarfile.open(fileobj=zipped, mode="w|", format=tarfile.PAX_FORMAT) as archive,
+        tarfile.open(fileobj=zipped, mode="w|", format=tarfile.PAX_FORMAT, dereference=True) as archive,
     ):
         for name in files:
-            archive.add(directory / name, arcname=name, recursive=False, filter=_plain)
+            with (directory / name).open("rb") as content:  # of a link, what it leads to
+                archive.addfile(_plain(archive.gettarinfo(arcname=name, fileobj=content)), content)
     packed = buffer.getvalue()
     if len(packed) > LONGEST_BYTES:
         raise _too_large(directory, files, len(packed))
-    return Workspace(hashlib.sha256(packed).hexdigest(), packed, len(files))
+    return Workspace(hashlib.sha256(packed).hexdigest(), packed, len(files), left_out)
 
 
-def _files(directory: Path) -> list[str]:
-    """Relative paths of regular files, sorted. Links are not followed out of the directory."""
+def _files(directory: Path) -> tuple[list[str], tuple[str, ...]]:
+    """Relative paths of the files and of links to a file among them, and the links that are left out. Each sorted."""
     found = subprocess.run(
         ["git", "-C", str(directory), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         capture_output=True, check=False,
@@ -76,8 +85,12 @@ def _files(directory: Path) -> list[str]:
         names = []
         for root, folders, here in os.walk(directory):
             folders[:] = [name for name in folders if name not in SKIPPED]
-            names += [os.path.relpath(os.path.join(root, name), directory) for name in here]
-    return sorted(name for name in set(names) if (directory / name).is_file() and not (directory / name).is_symlink())
+            linked = [name for name in folders if os.path.islink(os.path.join(root, name))]
+            names += [os.path.relpath(os.path.join(root, name), directory) for name in (*here, *linked)]
+    links = {name for name in names if (directory / name).is_symlink()}
+    plain = {name for name in {*names} - links if (directory / name).is_file()}
+    followed = {name for name in links if os.path.relpath(os.path.realpath(directory / name), directory) in plain}
+    return sorted(plain | followed), tuple(sorted(links - followed))
 
 
 def _has_git(directory: Path) -> bool:

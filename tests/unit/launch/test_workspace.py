@@ -44,9 +44,46 @@ def test_of_a_repository_what_git_would_commit_is_taken_as_it_is_now(tmp_path: P
         subprocess.run(["git", *words], cwd=root, check=True)
     (root / ".gitignore").write_text("secret.txt\n__pycache__/\n")
     (root / "secret.txt").write_text("password")
+    (root / "link.txt").symlink_to("secret.txt")
     assert set(_names(pack(root).packed)) == {".gitignore", "run.sh", "src/pkg/a.py"}
     (root / "run.sh").unlink()
     assert "run.sh" not in _names(pack(root).packed)
+
+
+def test_a_link_to_a_file_of_the_tree_is_that_file_and_another_link_is_named(tmp_path: Path) -> None:
+    root = _tree(tmp_path / "a")
+    (root / "src/pkg/b.py").symlink_to("a.py")
+    (root / "src/pkg/passwd").symlink_to("/etc/passwd")
+    (root / "src/pkg/gone").symlink_to("nowhere")
+    (root / "other").symlink_to("src")
+    for way in ("without Git", "with Git"):
+        found = pack(root)
+        with tarfile.open(fileobj=io.BytesIO(found.packed)) as archive:
+            member = archive.extractfile("src/pkg/b.py")
+            assert member is not None
+            assert member.read() == b"VALUE = 1\n", way
+        assert "src/pkg/passwd" not in _names(found.packed), way
+        assert found.left_out == ("other", "src/pkg/gone", "src/pkg/passwd"), way
+        subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+
+
+def test_a_file_of_two_names_is_packed_under_both(tmp_path: Path) -> None:
+    root = _tree(tmp_path)
+    (root / "src/pkg/b.py").hardlink_to(root / "src/pkg/a.py")
+    with tarfile.open(fileobj=io.BytesIO(pack(root).packed)) as archive:
+        assert all(member.isfile() for member in archive.getmembers())
+
+
+def test_a_file_that_goes_while_it_is_packed_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workspace, "_files", lambda _: (["gone.py"], ()))
+    with pytest.raises(UserError, match=r"it cannot be packed \(.*gone\.py"):
+        pack(tmp_path)
+
+
+def test_a_file_is_no_workspace(tmp_path: Path) -> None:
+    (tmp_path / "a.py").touch()
+    with pytest.raises(UserError, match="it is no directory"):
+        pack(tmp_path / "a.py")
 
 
 def test_too_much_is_refused_with_the_largest_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
