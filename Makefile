@@ -48,7 +48,7 @@ check: $(VENV)/.test ## format, lint, types, import layers, rendered files up to
 unit: $(VENV)/.test ## fast tests of logic
 	$(BIN)/python -m pytest tests/unit
 
-integration: $(VENV)/.test ## tests against real processes, MLflow and MinIO, and a short end-to-end run
+integration: $(VENV)/.test $(VENV)/.test-serve ## tests against real processes, MLflow and MinIO, and a short end-to-end run
 	$(BIN)/python -m pytest tests/integration
 
 # NAMESPACE, and the images' variables below, say where. IMAGES= (nothing) takes images that the cluster has already.
@@ -75,6 +75,8 @@ lock: ## choose the newest versions that pyproject.toml allows and pin them
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
 	build/lock/bin/pip install -q . && build/lock/bin/pip freeze | sed -e '/unified-reward/d' -e "s/+cpu//" > requirements/runtime.txt
 	build/lock/bin/pip install -q '.[test]' && build/lock/bin/pip freeze | sed -e '/unified-reward/d' -e "s/+cpu//" > requirements/test.txt
+	build/lock/bin/pip install -q '.[test,test-serve]' && build/lock/bin/pip freeze | sed -e '/unified-reward/d' -e "s/+cpu//" \
+	  | grep -vxFf requirements/test.txt > requirements/test-serve.txt
 	build/lock/bin/pip install -q uv && UV="$(CURDIR)/build/lock/bin/uv" requirements/images/lock.sh
 
 images: ## build ur-trainer, ur-operator, ur-mlflow, ur-postgres; see docs/containers.md for IMAGE_BUILD, REGISTRY, TAG, TORCH
@@ -97,6 +99,13 @@ $(VENV)/.runtime: requirements/runtime.txt pyproject.toml
 
 $(VENV)/.test: requirements/test.txt $(VENV)/.runtime
 	$(BIN)/pip install --quiet --requirement requirements/test.txt
+	touch $@
+
+# What `transformers serve` needs, in a folder that only this server sees: in the environment, torchvision would change how
+# transformers prepares pictures, and its wheel cannot be imported beside a CPU build of torch.
+$(VENV)/.test-serve: requirements/test-serve.txt $(VENV)/.test
+	rm -rf $(VENV)/transformers-serve
+	$(BIN)/pip install --quiet --no-deps --target $(VENV)/transformers-serve --requirement requirements/test-serve.txt
 	touch $@
 
 clean: ## remove the environment and all embedded runs
