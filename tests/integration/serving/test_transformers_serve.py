@@ -1,7 +1,7 @@
 """The OpenAI engine against a real server that is not ours: `transformers serve` on localhost, with the shapes judge.
 
-`make integration` installs what it needs beside the environment, in .venv/transformers-serve (58 MB): with torchvision in the environment
-transformers prepares pictures in other ways, and beside a CPU build of torch it could not be imported.
+`make integration` installs what it needs beside the environment, in .venv/transformers-serve (58 MB): with torchvision in the
+environment transformers prepares pictures in other ways, and beside a CPU build of torch it could not be imported.
 """
 
 from __future__ import annotations
