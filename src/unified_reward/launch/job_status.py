@@ -7,6 +7,7 @@ why there is no pod, what a queue waits for.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,6 +38,11 @@ from unified_reward.launch.pytorchjob import ATTEMPT, CONTAINER, PREFIX, QUEUE_L
 
 CANCELLED_AT, CANCELLED_BY = f"{PREFIX}/cancelled-at", f"{PREFIX}/cancelled-by"
 RETRIES = f"{PREFIX}/retries"  # preempted=20,memory=1,crashed=0: what the operator may start again
+FACTORS = {
+    "": 1.0, "n": 1e-9, "u": 1e-6, "m": 1e-3,
+    **{unit: 1e3**power for power, unit in enumerate("kMGTPE", 1)},
+    **{f"{unit}i": 1024.0**power for power, unit in enumerate("KMGTPE", 1)},
+}  # fmt: skip
 UNSCHEDULED = "FailedScheduling"
 FINAL = (("Failed", AppState.FAILED), ("Succeeded", AppState.SUCCEEDED))
 
@@ -143,7 +149,7 @@ def role_of(job: Resource) -> Role:
     limits = (container.get("resources") or {}).get("limits") or {}
     gpu = sum(int(value) for what, value in limits.items() if "/" in what and str(value).isdigit())
     resource = specs.Resource(
-        cpu=int(float(limits.get("cpu", 0))), gpu=gpu, memMB=_mebibytes(str(limits.get("memory", "0")))
+        cpu=int(_quantity(limits.get("cpu"))), gpu=gpu, memMB=int(_quantity(limits.get("memory")) / 2**20)
     )
     return Role(
         name=role_name(job), image=container["image"], entrypoint=(container.get("command") or [""])[0],
@@ -276,7 +282,9 @@ def _created(pod: Resource) -> str:
     return str(pod["metadata"].get("creationTimestamp", ""))
 
 
-def _mebibytes(quantity: str) -> int:
-    factors = {"Ki": 1 / 1024, "Mi": 1, "Gi": 1024, "Ti": 1024 * 1024}
-    number, unit = (quantity[:-2], quantity[-2:]) if quantity[-2:] in factors else (quantity, "")
-    return int(float(number) * factors.get(unit, 1 / (1024 * 1024)))
+def _quantity(text: object) -> float:
+    """Kubernetes' numbers: 4, 500m, 64Gi, 1e3. 0 for none, and for what is none."""
+    found = re.fullmatch(r"([0-9]+(?:[.][0-9]*)?(?:[eE][-+]?[0-9]+)?)([numkKMGTPE]?i?)", str(text or "0"))
+    if found is None or found[2] not in FACTORS:
+        return 0.0
+    return float(found[1]) * FACTORS[found[2]]

@@ -175,6 +175,21 @@ def test_a_queued_job_says_what_kueue_waits_for(workload: Object | None, message
     assert (found.state, found.message) == (AppState.PENDING, message)
 
 
+@pytest.mark.parametrize(
+    ("cpu", "memory", "read"),
+    [
+        ("500m", "64M", (0, 61)), ("1500m", "1e9", (1, 953)), (2, 1 << 30, (2, 1024)), ("1", "512Ki", (1, 0)),
+        ("3", "1Ti", (3, 1024 * 1024)), ("x", "1Xi", (0, 0)), (None, None, (0, 0)),
+    ],
+)  # fmt: skip
+def test_amounts_are_read_in_all_of_kubernetes_units(cpu: Any, memory: Any, read: tuple[int, int]) -> None:
+    resource = job()
+    container = resource["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0]
+    container["resources"] = {"limits": {"cpu": cpu, "memory": memory}}
+    role = role_of(resource)
+    assert (role.resource.cpu, role.resource.memMB) == read
+
+
 def test_a_job_is_read_back_as_the_role_it_was() -> None:
     role = role_of(job())
     assert (role.image, role.entrypoint, role.args, role.env) == ("i:1", "python", ["-m", "x"], {"A": "b"})
