@@ -75,14 +75,10 @@ def _packed(directory: Path) -> Workspace:
 
 def _files(directory: Path) -> tuple[list[str], tuple[str, ...]]:
     """Relative paths of the files and of links to a file among them, and the links that are left out. Each sorted."""
-    found = subprocess.run(
-        ["git", "-C", str(directory), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        capture_output=True, check=False,
-    ) if _has_git(directory) else None  # fmt: skip
-    if found is not None and found.returncode == 0:
-        names = [os.fsdecode(name) for name in found.stdout.split(b"\0") if name]
+    names = []
+    if any((place / ".git").exists() for place in (directory, *directory.parents)):
+        names = _of_git(directory)
     else:
-        names = []
         for root, folders, here in os.walk(directory):
             folders[:] = [name for name in folders if name not in SKIPPED]
             linked = [name for name in folders if os.path.islink(os.path.join(root, name))]
@@ -93,12 +89,18 @@ def _files(directory: Path) -> tuple[list[str], tuple[str, ...]]:
     return sorted(plain | followed), tuple(sorted(links - followed))
 
 
-def _has_git(directory: Path) -> bool:
-    from shutil import which
-
-    return which("git") is not None and any(
-        (place / ".git").exists() for place in (directory, *directory.resolve().parents)
-    )
+def _of_git(directory: Path) -> list[str]:
+    """What Git would commit. Without its word, what is ignored (data, secrets) could ride along. Raises UserError."""
+    command = ["git", "-C", str(directory), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        found = subprocess.run(command, capture_output=True, check=False)
+        failed = found.stderr.decode(errors="replace").strip().partition("\n")[0] if found.returncode else ""
+    except FileNotFoundError:
+        failed = "git is not installed"
+    if failed:
+        raise UserError(field="workspace", value=str(directory), why=f"it is of a Git repository that cannot be asked ({failed})",
+                        fix="Mend that, or name a directory outside of it.")  # fmt: skip
+    return [os.fsdecode(name) for name in found.stdout.split(b"\0") if name]
 
 
 def _plain(info: tarfile.TarInfo) -> tarfile.TarInfo:

@@ -74,6 +74,17 @@ def test_a_file_of_two_names_is_packed_under_both(tmp_path: Path) -> None:
         assert all(member.isfile() for member in archive.getmembers())
 
 
+def test_a_repository_that_git_cannot_read_is_not_packed_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = _tree(tmp_path / "a")
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    (root / ".git/config").write_text("[broken\n")
+    with pytest.raises(UserError, match=r"cannot be asked \(fatal: bad config line 1"):
+        pack(root)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="git is not installed"):
+        pack(root)
+
+
 def test_a_file_that_goes_while_it_is_packed_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workspace, "_files", lambda _: (["gone.py"], ()))
     with pytest.raises(UserError, match=r"it cannot be packed \(.*gone\.py"):
