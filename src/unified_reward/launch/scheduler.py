@@ -73,8 +73,9 @@ class PyTorchJobScheduler(Scheduler):  # type: ignore[misc]
     def _submit_dryrun(self, app: AppDef, cfg: Mapping[str, Any]) -> AppDryRunInfo:
         given = {name: value for name, value in cfg.items() if value not in (None, "", [], {})}
         cluster, namespace = self._where(str(given.get("context", "")), str(given.get("namespace", "")))
-        offered = self._offered(cluster, namespace) if cluster else ClusterDefaults()
-        request = make_request(app, given, offered, namespace, HANDLES)
+        offered = self._offered(cluster, namespace) if cluster else None
+        request = make_request(app, given, offered or ClusterDefaults(), namespace, HANDLES)
+        request.offered = offered is not None
         if request.workspace is not None and request.workspace.left_out:
             left_out = ", ".join(request.workspace.left_out)
             _note(f"of the workspace, links that lead to none of its files are left out: {left_out}")
@@ -88,6 +89,8 @@ class PyTorchJobScheduler(Scheduler):  # type: ignore[misc]
         app_id = f"{namespace}:{name}" + (
             "" if request.context in ("", _usual_context()) else f"@{quote(request.context, safe='')}"
         )
+        if not request.offered:
+            _require_no_offer(cluster, namespace)
         if request.workspace is not None:
             with cluster_store(cluster, namespace, request.defaults) as store:
                 store.put_if_absent(workspace_key(request.workspace.digest), request.workspace.packed)
@@ -202,7 +205,7 @@ class PyTorchJobScheduler(Scheduler):  # type: ignore[misc]
                 ).lines()  # fmt: skip
 
     def _store(self, cluster: Kube, namespace: str) -> AbstractContextManager[ObjectStore]:
-        return cluster_store(cluster, namespace, self._offered(cluster, namespace))
+        return cluster_store(cluster, namespace, self._offered(cluster, namespace) or ClusterDefaults())
 
     def _where(self, context: str, namespace: str) -> tuple[Kube | None, str]:
         """The cluster, None where a dry run has to do without."""
@@ -215,13 +218,14 @@ class PyTorchJobScheduler(Scheduler):  # type: ignore[misc]
             return None, namespace or "default"
         return cluster, namespace or cluster.namespace
 
-    def _offered(self, cluster: Kube, namespace: str) -> ClusterDefaults:
+    def _offered(self, cluster: Kube, namespace: str) -> ClusterDefaults | None:
+        """None when the cluster does not say."""
         quick = Kube(cluster.api, cluster.namespace, retry_seconds=DRY_RUN_RETRY_SECONDS)
         try:
             return offered_by(quick, namespace)
         except UserError as error:
             _note(f"{error} Package defaults are used instead of ConfigMap {CONFIGMAP}.")
-            return ClusterDefaults()
+            return None
 
     def _located(self, app_id: str) -> tuple[Kube, str, str]:
         app, _, context = app_id.partition("@")
@@ -246,6 +250,17 @@ def create_scheduler(session_name: str, **_: object) -> PyTorchJobScheduler:
 def _usual_context() -> str:
     """That is asked when no option and no app id names one; "" = the kubeconfig's current one."""
     return config_files.texts().get("context") or os.environ.get(kube.CONTEXT, "")
+
+
+def _require_no_offer(cluster: Kube, namespace: str) -> None:
+    """What a dry run could do without, because the cluster was slow, decides over image and store. Raises UserError."""
+    try:
+        found = offered_by(cluster, namespace)
+    except UserError:  # who may not read it goes on with the package's own; who reaches no cluster is told so next
+        return
+    if found != ClusterDefaults():
+        raise UserError(field="cluster", value=cluster.server, why=f"it said too late what ConfigMap {CONFIGMAP} offers",
+                        fix="Submit again.")  # fmt: skip
 
 
 def _require_same(there: kube.Resource, asked: Manifest, app_id: str) -> None:

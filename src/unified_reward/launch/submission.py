@@ -27,12 +27,13 @@ _REPLICA = "\x00replica\x00"  # stands for the node's index until nothing is esc
 
 @dataclass
 class Request:
-    """What is submitted, and the workspace that is uploaded before it."""
+    """What is submitted, and the workspace that is uploaded before it. offered: whether `defaults` are an installation's word."""
 
     manifest: Manifest
     context: str
     defaults: ClusterDefaults
     workspace: Workspace | None = None
+    offered: bool = True
 
     def __str__(self) -> str:
         return manifest_text(self.manifest)

@@ -12,6 +12,7 @@ from torchx.specs import AppDef, Resource, Role
 
 from unified_reward.config import ClusterDefaults
 from unified_reward.errors import UserError
+from unified_reward.launch import scheduler as scheduler_module
 from unified_reward.launch.sameness import SUBMITTED, difference
 from unified_reward.launch.scheduler import PyTorchJobScheduler
 from unified_reward.launch.submission import make_request
@@ -74,6 +75,30 @@ def test_a_job_without_a_digest_is_judged_by_what_is_asked_for() -> None:
     del there["metadata"]["annotations"][SUBMITTED]
     assert difference(there, manifest()) == ""
     assert "i:2" in difference(there, manifest(image="i:2"))
+
+
+def test_an_offer_that_comes_too_late_is_not_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Slow(Api):
+        asked = 0
+
+        def answer(self, method: str, path: str, query: dict[str, list[str]]) -> tuple[int, bytes]:
+            self.asked += path.endswith("/configmaps/ur-cluster")
+            if self.asked == 1:
+                return 503, self.status(503, "ServiceUnavailable", "starting")
+            return super().answer(method, path, query)
+
+    api = Slow()
+    api.objects["/api/v1/namespaces/ml/configmaps/ur-cluster"] = {"data": {"cluster.yaml": "store: s3://ours"}}
+    monkeypatch.setattr(scheduler_module, "DRY_RUN_RETRY_SECONDS", 0.0)
+    monkeypatch.setenv("KUBECONFIG", api.kubeconfig(tmp_path))
+    (tmp_path / "torchxconfig").touch()
+    monkeypatch.setenv("TORCHXCONFIG", str(tmp_path / "torchxconfig"))
+    app = AppDef(name="r", roles=[Role(name="r", image="i:1", entrypoint="train", resource=Resource(1, 0, 64))])
+    with pytest.raises(UserError, match="it said too late what ConfigMap ur-cluster offers"):
+        PyTorchJobScheduler("torchx").submit(app, PLAIN)
+    assert api.written == []
+    api.http.shutdown()
+    api.http.server_close()
 
 
 def test_submitting_under_a_taken_name(
