@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,7 +28,7 @@ def manifest_text(manifest: Mapping[str, Any]) -> str:
 
 def read_overlay(file: str) -> Mapping[str, Any]:
     """A part of a manifest. Raises UserError."""
-    path = Path(file).expanduser()
+    path = Path(os.path.expanduser(file))  # of an unknown ~user it makes nothing
     if not path.is_file():
         raise _refused(
             file,

@@ -35,7 +35,7 @@ def asked_workspace(asked: str) -> Workspace | None:
     """asked: "true" for the current directory, a path, or nothing."""
     if asked.lower() in ("", "false", "none"):
         return None
-    return pack(Path.cwd() if asked.lower() == "true" else Path(asked).expanduser())
+    return pack(Path.cwd() if asked.lower() == "true" else Path(os.path.expanduser(asked)))
 
 
 def pack(directory: Path) -> Workspace:

@@ -132,6 +132,7 @@ def test_an_option_that_cannot_be_is_one_line(text: str, told: str) -> None:
         ("tolerations=a::Nope", "-cfg tolerations 0.effect"), ("env=1A:b", "-cfg env"), ("env=:b", "-cfg env"),
         ("env=UR_HOME:/x", "-cfg env"), ("env=UR_NODE_RANK:1", "-cfg env"), ("retries=user:1", "-cfg retries"),
         ("job_id=A_b", "-cfg job_id"), ("overlay=/nowhere.yaml", "-cfg overlay"), ("workspace=/nowhere", "workspace"),
+        ("workspace=~nobody-here/x", "workspace"), ("overlay=~nobody-here/x", "-cfg overlay"),
         ("tolerations=a:b:c:d", "-cfg tolerations"),
     ],
 )  # fmt: skip
