@@ -15,6 +15,7 @@ from torchx.specs import AppDef, Resource, Role
 
 from unified_reward.config import STAGE_CONFIGS, Stage, StageConfig, StageSpec, validate
 from unified_reward.config.graph import Node
+from unified_reward.config.run import Metadata
 from unified_reward.errors import UserError
 
 # One thread a process: stages bring their own processes, and small matrices lose by sharing cores.
@@ -31,6 +32,7 @@ MEMORY_MB = 2048  # of one process of the embedded models; a cluster's document 
 PROCESSES = "unified_reward/processes"  # on each node
 SHARED_CORES = "unified_reward/shared_cores"  # nobody said how many cores it needs
 RUN_FIELDS = ("run", "home", "store", "seed")
+NAMES = ("run", "policy")
 POLICY_FIELDS = ("policy", "policy_kind", "policy_base")
 # The policies of jobs/examples/shapes.yaml, so that a stage of one of them needs no more than its name.
 EMBEDDED_POLICIES = {"vlm": ("vlm", "builtin:shapes/vlm_policy"), "image": ("diffusion", "builtin:shapes/image")}
@@ -49,10 +51,23 @@ def component_app(stage_name: str, values: Mapping[str, Any], inputs: Sequence[s
         name: _listed(values[name]) if _is_list(info.annotation) else values[name] for name, info in fields.items()
     }
     config = validate(STAGE_CONFIGS[stage], given, stage.value)
+    for name in NAMES:
+        _require_name(name, values.get(name))
     return _by_hand(
         stage, config, {name: values[name] for name in RUN_FIELDS} | _policy(values),
         {name: values[f"input_{name}"] for name in inputs},
     )  # fmt: skip
+
+
+def _require_name(argument: str, value: str | None) -> None:
+    """A run's or a policy's, by a document's rule; a policy may be left out. Raises UserError."""
+    if value is None or (value == "" and argument == "policy"):
+        return
+    try:
+        validate(Metadata, {"name": value})
+    except UserError:
+        why = "it is no name of at most 40 lower-case letters, digits and dashes that starts with a letter"
+        raise UserError(field=argument, value=value, why=why, fix="As in judge-7b.") from None
 
 
 def node_app(node: Node, run: str) -> AppDef:

@@ -20,6 +20,8 @@ from unified_reward.launch.overlay import LONGEST_BYTES
 SKIPPED = {".git", ".hg", ".venv", "venv", "__pycache__", "node_modules", ".mypy_cache", ".ruff_cache", ".pytest_cache",
            ".hypothesis", ".unified-reward"}  # fmt: skip
 
+MOST_FILES = 20_000  # found out before all of a disk is walked
+
 
 @dataclass(frozen=True)
 class Workspace:
@@ -83,6 +85,9 @@ def _files(directory: Path) -> tuple[list[str], tuple[str, ...]]:
             folders[:] = [name for name in folders if name not in SKIPPED]
             linked = [name for name in folders if os.path.islink(os.path.join(root, name))]
             names += [os.path.relpath(os.path.join(root, name), directory) for name in (*here, *linked)]
+            if len(names) > MOST_FILES:
+                raise UserError(field="workspace", value=str(directory), why=f"it has more than {MOST_FILES} files",
+                                fix="Name the directory of your code.")  # fmt: skip
     links = {name for name in names if (directory / name).is_symlink()}
     plain = {name for name in {*names} - links if (directory / name).is_file()}
     followed = {name for name in links if os.path.relpath(os.path.realpath(directory / name), directory) in plain}

@@ -81,6 +81,13 @@ def test_a_mistake_names_the_argument() -> None:
     assert str(caught.value).startswith("dpo-train.globalBatch is 31: 2 processes cannot share it evenly.")
 
 
+@pytest.mark.parametrize("values", [{"run": "a b"}, {"run": ""}, {"run": "x" * 41}, {"policy": "My_Policy"}])
+def test_a_name_that_the_stage_would_refuse_is_refused_before_it_is_started(values: dict[str, str]) -> None:
+    (argument,) = values
+    with pytest.raises(UserError, match=f"^{argument} is .*it is no name of at most 40"):
+        components.score(**values)
+
+
 def test_a_spec_file_says_all_and_must_be_of_the_stage(tmp_path: Path) -> None:
     file = tmp_path / "spec.json"
     spec = StageSpec(stage=Stage.SCORE, run="r", store="file:///x", key="0" * 16, config={"processes": 3}, work_dir="w")

@@ -85,6 +85,12 @@ def test_a_repository_that_git_cannot_read_is_not_packed_whole(tmp_path: Path, m
         pack(root)
 
 
+def test_a_whole_disk_is_not_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workspace, "MOST_FILES", 1)
+    with pytest.raises(UserError, match="it has more than 1 files"):
+        pack(_tree(tmp_path))
+
+
 def test_a_file_that_goes_while_it_is_packed_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workspace, "_files", lambda _: (["gone.py"], ()))
     with pytest.raises(UserError, match=r"it cannot be packed \(.*gone\.py"):
