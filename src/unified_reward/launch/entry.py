@@ -16,6 +16,7 @@ import contextlib
 import ctypes
 import json
 import os
+import queue
 import resource
 import signal
 import subprocess
@@ -23,9 +24,10 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import TypeVar, cast
 
 from unified_reward import names, progress
 from unified_reward.errors import EXIT_USER_ERROR, UserError
@@ -41,6 +43,7 @@ PEER_SECONDS = 3.0  # for the peers of a failed rank to fail of the same cause a
 PROGRESS_SECONDS = 10.0
 LOOK_AHEAD = "unified_reward.pipeline.afterwards"
 TAIL_LINES = 60
+Result = TypeVar("Result")
 
 
 def main() -> int:
@@ -61,15 +64,13 @@ def main() -> int:
     ranks = _Ranks(words, piped=in_pod)
     try:
         if in_pod:
-            with ranks.stoppable():
-                _prepare_pod()
-                _apply_workspace()
+            ranks.unless_stopped(_prepare_pod)
+            ranks.unless_stopped(_apply_workspace)
         if arguments.elastic:
             ranks.start_elastic(arguments.processes)
         else:
-            with ranks.stoppable():  # a peer may take minutes to have an address
-                each = environments(arguments.processes, arguments.nodes)
-            ranks.start(each)
+            # A peer may take minutes to have an address.
+            ranks.start(ranks.unless_stopped(lambda: environments(arguments.processes, arguments.nodes)))
         code = ranks.wait()
         if in_pod and code == 0:
             ranks.look_ahead()
@@ -113,22 +114,33 @@ class _Ranks:
         self._readers: list[threading.Thread] = []
         self._print = threading.Lock()
         self._stopping = 0.0
-        self._stoppable = False
         self._grace = float(os.environ.get(names.GRACE_SECONDS, GRACE_SECONDS))
         self._shown = (0, time.monotonic())
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
 
-    @contextlib.contextmanager
-    def stoppable(self) -> Iterator[None]:
-        """What may take long and starts no process: SIGTERM ends it at once. Raises _StoppedError."""
-        self._stoppable = not self._stopping
-        try:
-            if not self._stoppable:
-                raise _StoppedError
-            yield
-        finally:
-            self._stoppable = False
+    def unless_stopped(self, work: Callable[[], Result]) -> Result:
+        """What may take long and starts no process. Raises _StoppedError when SIGTERM comes meanwhile, and what `work` does.
+
+        It has a thread of its own: an exception out of a signal handler can leave the lock of an import held for good.
+        """
+        done: queue.SimpleQueue[tuple[Result | None, BaseException | None]] = queue.SimpleQueue()
+
+        def run() -> None:
+            try:
+                done.put((work(), None))
+            except BaseException as error:
+                done.put((None, error))
+
+        if not self._stopping:
+            threading.Thread(target=run, name="before-ranks", daemon=True).start()
+        while not self._stopping:
+            with contextlib.suppress(queue.Empty):
+                result, error = done.get(timeout=POLL_SECONDS)
+                if error is not None:
+                    raise error
+                return cast(Result, result)
+        raise _StoppedError
 
     def explain(self, message: str, code: int) -> int:
         """Say what kept the ranks from starting, where their output would be."""
@@ -233,8 +245,6 @@ class _Ranks:
 
     def _stop(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  (the signature of a handler)
         self._end(signal.SIGTERM)
-        if self._stoppable:
-            raise _StoppedError
 
     def _end(self, number: signal.Signals) -> None:
         self._stopping = self._stopping or time.monotonic()
