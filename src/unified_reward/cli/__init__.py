@@ -34,6 +34,13 @@ Namespace = Annotated[
     str,
     typer.Option("--namespace", "-n", help="cluster: default $UR_NAMESPACE, else the kubeconfig's", show_default=False),
 ]
+Engine = Annotated[
+    str, typer.Option(metavar="transformers|vllm", help="what it is run by; vllm: where installed, verdicts from text")
+]
+EngineOptions = Annotated[
+    list[str] | None,
+    typer.Option("--engine-option", metavar="NAME=VALUE", help="argument of vllm.LLM: tensor_parallel_size=2"),
+]
 Document = Annotated[Path, typer.Argument(metavar="FILE", help="an AlignmentRun as YAML", show_default=False)]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="metadata.name of the run's document", show_default=False)]
 AnyName = Annotated[str, typer.Argument(metavar="[NAME]", help="of one run; default all", show_default=False)]
@@ -162,6 +169,8 @@ def judge(
             metavar="URL", help="ask an OpenAI-compatible server instead: http://HOST:PORT/v1", show_default=False
         ),
     ] = "",
+    engine: Engine = "transformers",
+    engine_option: EngineOptions = None,
     home: Home = "",
     as_json: Json = False,
 ) -> None:
@@ -171,7 +180,7 @@ def judge(
     code = judge(
         images=image or [], videos=video or [], caption=caption, question=question, answers=answer or [],
         model=model, template=template, read=read, samples=samples, temperature=temperature, server=server, home=home,
-        as_json=as_json,
+        as_json=as_json, engine=engine, options=engine_option or [],
     )  # fmt: skip
     raise typer.Exit(code)
 
@@ -254,11 +263,14 @@ def eval_(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="where the judge's answers go", show_default=False)
     ] = None,
+    engine: Engine = "transformers",
+    engine_option: EngineOptions = None,
     home: Home = "",
     as_json: Json = False,
 ) -> None:
     """Score a judge on a public benchmark, as published: from a file of its answers, or by asking it."""
     from unified_reward.cli.evaluating import ModelRequest, evaluate, evaluate_model
+    from unified_reward.cli.judging import read_engine
     from unified_reward.stages.benchmark import Source
 
     if (verdicts is None) == (not model):
@@ -266,7 +278,8 @@ def eval_(
                         fix="Give --verdicts FILE or --model RUN, not both.")  # fmt: skip
     if verdicts is not None:
         raise typer.Exit(evaluate(benchmark, verdicts, data, as_json=as_json))
-    asked = ModelRequest(model, votes, temperature, template, home, out)
+    vllm = read_engine(engine, engine_option or [])
+    asked = ModelRequest(model, votes, temperature, template, home, out, vllm)
     raise typer.Exit(evaluate_model(benchmark, Source(data, media, items, seed), asked, as_json=as_json))
 
 

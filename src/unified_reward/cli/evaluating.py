@@ -26,7 +26,10 @@ UNREAD_SHOWN, UNREAD_CHARACTERS = 3, 100
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """A judge to ask. votes: samples where the protocol votes. out: where its answers go; "" = the work directory."""
+    """A judge to ask. votes: samples where the protocol votes. out: where its answers go; "" = the work directory.
+
+    vllm: its arguments, where the judge is run by it.
+    """
 
     model: str
     votes: int
@@ -34,6 +37,7 @@ class ModelRequest:
     template: str
     home: str
     out: Path | None
+    vllm: Mapping[str, Any] | None = None
 
 
 def evaluate(benchmark: str, verdicts: Path, data: Path | None, *, as_json: bool) -> int:
@@ -62,15 +66,18 @@ def _judges(asked: ModelRequest, seed: int, home: Home, media: MediaFolder) -> S
     if asked.votes > 1 and asked.temperature <= 0:
         raise UserError(field="--temperature", value=asked.temperature, why="votes without it are one and the same",
                         fix="Give --temperature 0.2, as VL-RewardBench has it.")  # fmt: skip
-    from unified_reward.cli.judging import judge_directory
+    from unified_reward.cli.judging import judge_directory, vllm_judges
     from unified_reward.judge.judge import Judge  # brings torch
     from unified_reward.judge.way import Spoken
 
+    ways = [Spoken(temperature=asked.temperature, seed=seed + vote) for vote in range(asked.votes)]
+    if asked.vllm is not None:
+        return vllm_judges(judge_directory(asked.model, home), asked.template, media, ways, asked.vllm)
     warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, for those who program with them
     loaded = Judge.load(judge_directory(asked.model, home), media, pack=asked.template)
     if asked.votes == 1:
         return [loaded]
-    return [loaded.spoken(Spoken(temperature=asked.temperature, seed=seed + vote)) for vote in range(asked.votes)]
+    return [loaded.spoken(way) for way in ways]
 
 
 def _show(report: Report, name: str, *, as_json: bool) -> int:

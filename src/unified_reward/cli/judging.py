@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from unified_reward.cli.console import command, output, print_json, say
 from unified_reward.config import Stage
+from unified_reward.config.engines import EngineName, engine_options
 from unified_reward.engines.openai_engine import OpenAiEngine
 from unified_reward.errors import UserError
 from unified_reward.home import Home
 from unified_reward.judge import load_pack
+from unified_reward.judge.render import MediaSource
 from unified_reward.judge.spoken import SpokenJudge
 from unified_reward.judge.way import PAPER, Spoken
 from unified_reward.judge_command import Verdicts, ask, read_request
@@ -34,15 +36,21 @@ UNDECIDED = {"tie": "neither is better", "unparsed": "unreadable"}
 def judge(
     *, images: Sequence[Path], videos: Sequence[Path], caption: str, question: str, answers: Sequence[str], model: str,
     template: str, read: str, samples: int, temperature: float, server: str, home: str, as_json: bool,
+    engine: str = EngineName.TRANSFORMERS, options: Sequence[str] = (),
 ) -> int:  # fmt: skip
-    way = _way(read, samples, temperature, server)
+    vllm = read_engine(engine, options, server)
+    way = _way(read, samples, temperature, server, vllm is not None)
     asked = read_request(images=images, videos=videos, caption=caption, question=question, answers=answers)
     media = asked.pixels.__getitem__
     if server:
         say(f"Asking {server} ...")
         name = "" if model == DEFAULT_MODEL else model
-        engine = OpenAiEngine(server, model=name, api_key=os.environ.get(SERVER_KEY, ""))
-        verdicts: Verdicts = SpokenJudge(engine, load_pack(template or "default"), media, way)
+        asked_there = OpenAiEngine(server, model=name, api_key=os.environ.get(SERVER_KEY, ""))
+        verdicts: Verdicts = SpokenJudge(asked_there, load_pack(template or "default"), media, way)
+    elif vllm is not None:
+        directory = judge_directory(model, Home.at(home))
+        say(f"Asking {model} with vLLM ...")
+        [verdicts] = vllm_judges(directory, template, media, [way or Spoken()], vllm)
     else:
         directory = judge_directory(model, Home.at(home))
         say(f"Asking {model} ...")
@@ -51,7 +59,7 @@ def judge(
         warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, for those who program with them
         loaded = Judge.load(directory, media, pack=template)
         verdicts = loaded if way is None else loaded.spoken(way)
-    answer = ask(verdicts, asked) | {"judge": server or model, "read": read or ("text" if server else PROBABILITIES)}
+    answer = ask(verdicts, asked) | {"judge": server or model, "read": read or ("text" if way else PROBABILITIES)}
     if as_json:
         print_json(answer)
     else:
@@ -71,15 +79,55 @@ def write_packs_of(file: Path, folder: Path) -> int:
     return 0
 
 
-def _way(read: str, samples: int, temperature: float, server: str) -> Spoken | None:
+def read_engine(engine: str, options: Sequence[str], server: str = "") -> dict[str, Any] | None:
+    """--engine and --engine-option: arguments of vLLM, None = transformers. Mistakes are told before any file is read."""
+    if engine not in tuple(EngineName):
+        raise UserError(
+            field="--engine", value=engine, why="there is no such engine", fix=f"Use {' or '.join(EngineName)}."
+        )
+    if engine == EngineName.TRANSFORMERS:
+        if options:
+            raise UserError(
+                field="--engine-option", value=options[0], why="they are options of vLLM", fix="Add --engine vllm."
+            )
+        return None
+    if server:
+        raise UserError(
+            field="--engine", value=engine, why="--server has an engine of its own", fix="Leave one of them out."
+        )
+    from unified_reward.engines.vllm_engine import require_vllm
+
+    require_vllm()
+    try:
+        return engine_options(options)
+    except ValueError as error:
+        raise UserError(field="--engine-option", value=" ".join(options), why=str(error),
+                        fix="Write max_model_len=8192, say.") from error  # fmt: skip
+
+
+def vllm_judges(
+    directory: Path, template: str, media: MediaSource, ways: Sequence[Spoken], options: Mapping[str, Any]
+) -> list[SpokenJudge]:
+    """A judge run by vLLM, loaded once for all the ways to ask it."""
+    from unified_reward.engines.vllm_engine import VllmEngine
+    from unified_reward.judge.judge import pack_of  # brings torch
+
+    pack, engine = pack_of(directory, template), VllmEngine(str(directory), **options)
+    return [SpokenJudge(engine, pack, media, way) for way in ways]
+
+
+def _way(read: str, samples: int, temperature: float, server: str, vllm: bool = False) -> Spoken | None:
     """How to read the verdicts; None = from probabilities."""
     if read not in ("", PROBABILITIES, "text", "paper"):
         raise UserError(field="--read", value=read, why="there is no such way",
                         fix="Use probabilities, text or paper.")  # fmt: skip
+    if vllm and read == PROBABILITIES:
+        raise UserError(field="--read", value=read, why="vLLM tells no log-probs of strings of our choice",
+                        fix="Leave it out, or use --engine transformers.")  # fmt: skip
     if server and read == PROBABILITIES:
         raise UserError(field="--read", value=read, why="a server tells no log-probs of strings of our choice",
                         fix="Leave it out, or name a judge with --model instead of --server.")  # fmt: skip
-    spoken = bool(server) or read in ("text", "paper")
+    spoken = bool(server) or vllm or read in ("text", "paper")
     if samples > 1 and (not spoken or read == "paper"):
         raise UserError(field="--samples", value=samples, why="only answers read as text differ from sample to sample",
                         fix="Add --read text.")  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from unified_reward.config.cluster import ClusterSpec
+from unified_reward.config.engines import EngineName
 from unified_reward.config.model import Model, fault
 from unified_reward.config.stages import (
     DpoTrainConfig,
@@ -62,6 +63,12 @@ class PolicySpec(Model):
     dpo_train: DpoTrainConfig = Field(default_factory=DpoTrainConfig)
     policy_eval: PolicyEvalConfig = Field(default_factory=PolicyEvalConfig)
     sweep: Sweep | None = None
+
+    @model_validator(mode="after")
+    def _check_engine(self) -> Self:
+        if self.kind is PolicyKind.DIFFUSION and self.generate.engine is EngineName.VLLM:
+            raise fault("generate.engine", "vllm", "this policy draws images, and vLLM writes text", "Leave it out.")
+        return self
 
 
 class RunSpec(Model):

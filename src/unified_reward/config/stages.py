@@ -11,6 +11,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from unified_reward.config.engines import EngineName, engine_options
 from unified_reward.config.model import Model, fault, unkeyed
 
 QUANTITY = r"^$|^[1-9][0-9]*(Mi|Gi|Ti)$"
@@ -237,14 +238,45 @@ class GenerateConfig(StageConfig):
     max_new_tokens: int = Field(24, ge=1, le=32768, description="VLM: longest answer in tokens")
     sampler_steps: int = Field(12, ge=1, le=1000, description="diffusion: denoising steps")
     guidance: float = Field(1.0, ge=0, description="diffusion: classifier-free guidance; up to 1 = off")
-    batch: int = unkeyed(256, ge=1, description="candidates drawn at once")
+    batch: int = unkeyed(256, ge=1, description="candidates drawn at once; vllm chooses by itself")
     shard_prompts: int = unkeyed(50, ge=1, description="prompts per committed shard")
+    engine: EngineName = Field(
+        EngineName.TRANSFORMERS, description="VLM: transformers, or vllm where it is installed (docs/judge.md)"
+    )
+    engine_options: list[str] = Field(
+        default_factory=list, description="vllm: arguments of vllm.LLM, each as NAME=VALUE (max_model_len=8192)"
+    )
+    tensor_parallel: int = unkeyed(
+        1, ge=1, le=64, description="vllm: GPUs of one engine; every process has an engine of its own"
+    )
 
     @model_validator(mode="after")
     def _check_even(self) -> Self:
         if self.candidates % 2:
             fix = f"Use {self.candidates - 1} or {self.candidates + 1}."
             raise fault("candidates", self.candidates, "candidates are ranked in disjoint pairs", fix)
+        return self
+
+    @model_validator(mode="after")
+    def _check_engine(self) -> Self:
+        if self.engine is not EngineName.VLLM:
+            for name in ("engine_options", "tensor_parallel"):
+                if getattr(self, name) != type(self).model_fields[name].get_default(call_default_factory=True):
+                    raise fault(
+                        name, getattr(self, name), f"engine is {self.engine}", "Set engine: vllm, or leave it out."
+                    )
+            return self
+        try:
+            options = engine_options(self.engine_options)
+        except ValueError as error:
+            raise fault("engine_options", self.engine_options, str(error), "Write max_model_len=8192, say.") from None
+        if "tensor_parallel_size" in options:
+            why = "how many GPUs an engine takes has a field of its own"
+            raise fault("engine_options", self.engine_options, why, "Use tensorParallel.")
+        needed = self.processes_per_node * self.tensor_parallel
+        if self.gpu and self.gpu < needed:
+            why = f"{self.processes_per_node} engines of a pod with {self.tensor_parallel} GPUs each take {needed}"
+            raise fault("gpu", self.gpu, why, f"Use {needed}, or fewer processes.")
         return self
 
 

@@ -229,6 +229,9 @@ def generate(
     guidance: float = 1.0,
     batch: int = 256,
     shard_prompts: int = 50,
+    engine: str = "transformers",
+    engine_options: str = "",
+    tensor_parallel: int = 1,
 ) -> AppDef:
     """N candidates per prompt from the policy (paper: N = 10).
 
@@ -254,8 +257,11 @@ def generate(
         max_new_tokens: VLM: longest answer in tokens
         sampler_steps: diffusion: denoising steps
         guidance: diffusion: classifier-free guidance; up to 1 = off
-        batch: candidates drawn at once
+        batch: candidates drawn at once; vllm chooses by itself
         shard_prompts: prompts per committed shard
+        engine: VLM: transformers, or vllm where it is installed (docs/judge.md)
+        engine_options: vllm: arguments of vllm.LLM, each as NAME=VALUE (max_model_len=8192) (comma-separated)
+        tensor_parallel: vllm: GPUs of one engine; every process has an engine of its own
     """
     return component_app("generate", locals(), ["prompts_vlm", "prompts_diffusion"])
 

@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Any
 
 from unified_reward.config import AlignmentRun, ArtifactRef, StageSpec, TrackingSpec
+from unified_reward.config.engines import EngineName
 from unified_reward.config.graph import Node, build_graph, by_urgency
 from unified_reward.config.keys import difference
 from unified_reward.errors import UserError
@@ -327,6 +328,11 @@ def check_named(document: AlignmentRun, store: ObjectStore, home: Home) -> None:
     packs = {"spec.rewardTrain.template": spec.reward_train.template}
     for place, policy in enumerate(spec.policies):
         bases[f"spec.policies.{place}.base"] = policy.base
+        if policy.generate.engine is EngineName.VLLM:
+            from unified_reward.engines.vllm_engine import require_vllm
+
+            with _as_field(f"spec.policies.{place}.generate.engine"):
+                require_vllm()
         if policy.policy_eval.judge:
             bases[f"spec.policies.{place}.policyEval.judge"] = policy.policy_eval.judge
         if policy.policy_eval.judge_template:
@@ -346,7 +352,7 @@ def _as_field(field: str) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        inside = f" ({error.field})" if error.field not in ("model", "base", "template") else ""
+        inside = f" ({error.field})" if error.field not in ("model", "base", "template", "engine") else ""
         raise UserError(field=field + inside, value=error.value, why=error.why, fix=error.fix) from None
 
 

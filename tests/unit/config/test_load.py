@@ -26,6 +26,11 @@ MISTAKES = [
     ("spec.import.vlmPrompts=[q.jsonl]", "spec.policies.0.dpoTrain.validateEvery is 40: validation grades answers by known facts, and prompts from files tell none. Use 0 (and select: last)."),  # noqa: E501
     ("spec.policies.0.policyEval={grader: truth, judge: store:j}", "spec.policies.0.policyEval.judge is store:j: grader is truth, so no judge is asked. Leave one of them out."),  # noqa: E501
     ("spec.policies.0.policyEval={judgeTemplate: default}", "spec.policies.0.policyEval.judgeTemplate is default: this run's judge speaks the words it was trained with. Leave it out, or name another judge."),  # noqa: E501
+    ("spec.policies.1.generate.engine=vllm", "spec.policies.1.generate.engine is vllm: this policy draws images, and vLLM writes text. Leave it out."),  # noqa: E501
+    ("spec.policies.0.generate.tensorParallel=2", "spec.policies.0.generate.tensorParallel is 2: engine is transformers. Set engine: vllm, or leave it out."),  # noqa: E501
+    ("spec.policies.0.generate={engine: vllm, engineOptions: [x]}", "spec.policies.0.generate.engineOptions is ['x']: 'x' is not of the form NAME=VALUE, with a name of Python. Write max_model_len=8192, say."),  # noqa: E501
+    ("spec.policies.0.generate={engine: vllm, engineOptions: [tensor_parallel_size=2]}", "spec.policies.0.generate.engineOptions is ['tensor_parallel_size=2']: how many GPUs an engine takes has a field of its own. Use tensorParallel."),  # noqa: E501
+    ("spec.policies.0.generate={engine: vllm, gpu: 2, processes: 2, tensorParallel: 2}", "spec.policies.0.generate.gpu is 2: 2 engines of a pod with 2 GPUs each take 4. Use 4, or fewer processes."),  # noqa: E501
     ("foo=1", "foo is 1: there is no such field. Fields here: apiVersion, kind, metadata, spec."),
 ]  # fmt: skip
 
