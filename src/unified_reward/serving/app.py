@@ -28,12 +28,31 @@ from unified_reward.serving.batcher import Batcher, Busy, Closing
 from unified_reward.serving.media import MediaGate
 from unified_reward.serving.metrics import Metrics
 from unified_reward.serving.page import docs_page
-from unified_reward.serving.schema import Chat, Comparison, Comparisons, Item, Judged, Score, Scores, chat_answer
+from unified_reward.serving.schema import (
+    Chat,
+    Comparison,
+    Comparisons,
+    Fault,
+    Item,
+    Judged,
+    Refused,
+    Score,
+    Scores,
+    chat_answer,
+)
 from unified_reward.serving.work import CHAT, COMPARE, SCORE, Question, Talk
 
 SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 CHAT_TOKENS = 512
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    code: {"model": Refused, "description": why}
+    for code, why in {
+        400: "The body is no JSON", 401: "The bearer token is missing or wrong", 411: "The length of the body is not told",
+        413: "The body is too long", 422: "A field is wrong: error.param says which",
+        429: "The queue is full: wait Retry-After seconds", 503: "The server is ending: ask another replica",
+    }.items()
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -70,7 +89,7 @@ def make_app(service: Service) -> FastAPI:
 
 
 def _judge_routes(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/score", response_model_exclude_none=False)
+    @app.post("/v1/score", response_model_exclude_none=False, responses=REFUSALS)
     async def score(asked: Judged, request: Request) -> Scores:
         """How good each item is: the expected score on the template's scale."""
         questions = await run_in_threadpool(_questions, asked.items, Mode.POINT, service)
@@ -81,7 +100,7 @@ def _judge_routes(app: FastAPI, service: Service) -> None:
             for one, question in zip(verdicts, questions, strict=True)
         ])  # fmt: skip
 
-    @app.post("/v1/compare")
+    @app.post("/v1/compare", responses=REFUSALS)
     async def compare(asked: Judged, request: Request) -> Comparisons:
         """Which of two is better, asked in both orders."""
         questions = await run_in_threadpool(_questions, asked.items, Mode.PAIR, service)
@@ -101,7 +120,7 @@ def _chat_routes(app: FastAPI, service: Service) -> None:
     async def models() -> dict[str, Any]:
         return {"object": "list", "data": [{"id": service.name, "object": "model", "owned_by": "unified-reward"}]}
 
-    @app.post("/v1/chat/completions")
+    @app.post("/v1/chat/completions", responses=REFUSALS)
     async def chat(asked: Chat, request: Request) -> dict[str, Any]:
         """OpenAI's chat completion: what the judge writes to any text and pictures."""
         if asked.model not in ("", service.name):
@@ -272,5 +291,5 @@ def _fault(code: int, field: str, value: object, why: str, fix: str) -> JSONResp
     message = str(UserError(field=field, value=value, why=why, fix=fix))
     shown = None if value is None else str(value)[:200]
     kind = "server_error" if code >= 500 else "rate_limit_error" if code == 429 else "invalid_request_error"
-    body = {"message": message, "type": kind, "param": field, "code": code, "value": shown, "why": why, "fix": fix}
-    return JSONResponse({"error": body}, code)
+    fault = Fault(message=message, type=kind, param=field, code=code, value=shown, why=why, fix=fix)
+    return JSONResponse(Refused(error=fault).model_dump(), code)

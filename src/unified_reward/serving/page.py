@@ -28,6 +28,8 @@ def docs_page(openapi: dict[str, Any], name: str) -> str:
             parts.append(f"<h2>{method.upper()} {escape(path)}</h2><p>{escape(route.get('description', ''))}</p>")
             if path in EXAMPLES:
                 parts.append(f"<pre>{escape(json.dumps(EXAMPLES[path], indent=1))}</pre>")
+            told = [f"<li>{code} {escape(answer['description'])}</li>" for code, answer in route["responses"].items()]
+            parts.append(f"<ul>{''.join(told)}</ul>")
     for schema, shape in openapi.get("components", {}).get("schemas", {}).items():
         fields = [
             f"<li><code>{escape(field)}</code> {escape(str(about.get('description', about.get('type', ''))))}</li>"

@@ -88,6 +88,24 @@ class Comparisons(BaseModel):
     comparisons: list[Comparison]
 
 
+class Fault(BaseModel):
+    """Why a request was refused."""
+
+    message: str = Field(description="all of it in one line")
+    type: str = Field(description="invalid_request_error, rate_limit_error or server_error")
+    param: str = Field(description="the field at fault, like items[3].images[0]")
+    code: int = Field(description="the status of the answer")
+    value: str | None = Field(description="what was given there, cut short")
+    why: str
+    fix: str
+
+
+class Refused(BaseModel):
+    """The body of every 4xx and 503 of /v1."""
+
+    error: Fault
+
+
 class Url(_Asked):
     url: str
     detail: str = ""

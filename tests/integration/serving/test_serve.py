@@ -149,9 +149,20 @@ def test_a_body_that_is_no_json_and_one_of_unknown_length(server: str) -> None:
     as_json = {"Content-Type": "application/json"}
     assert requests.post(f"{server}/v1/score", data=b"{", headers=as_json, timeout=10).status_code == 400
     assert requests.post(f"{server}/v1/score", data=iter([b"{}"]), timeout=10).status_code == 411
-    paths = requests.get(f"{server}/openapi.json", timeout=10).json()["paths"]
-    assert {"/v1/score", "/v1/compare", "/v1/chat/completions"} <= set(paths)
-    assert "POST /v1/score" in requests.get(f"{server}/docs", timeout=10).text
+
+
+def test_the_description_tells_what_is_answered(server: str) -> None:
+    described = requests.get(f"{server}/openapi.json", timeout=10).json()
+    for path in ("/v1/score", "/v1/compare", "/v1/chat/completions"):
+        answers = described["paths"][path]["post"]["responses"]
+        assert set(answers) == {"200", "400", "401", "411", "413", "422", "429", "503"}
+        refused = {answers[code]["content"]["application/json"]["schema"]["$ref"] for code in set(answers) - {"200"}}
+        assert refused == {"#/components/schemas/Refused"}
+    fields = set(described["components"]["schemas"]["Fault"]["properties"])
+    assert set(post(server, "/v1/score", {"items": []}).json()["error"]) == fields
+    page = requests.get(f"{server}/docs", timeout=10).text
+    assert "POST /v1/score" in page
+    assert "429 The queue is full" in page
 
 
 def test_a_client_that_dies_takes_nobody_along(server: str) -> None:

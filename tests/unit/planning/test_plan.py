@@ -123,6 +123,16 @@ def test_the_examples_of_real_sizes_fit_their_gpus(name: str, capsys: pytest.Cap
     assert plan(document, [], gpus=0, as_json=True, **given) == 0, capsys.readouterr().out
 
 
+@pytest.mark.parametrize("base", ["Qwen3-VL-8B-Instruct", "llava-onevision-qwen2-7b-ov-hf"])
+def test_the_judges_document_plans_the_other_families_by_its_base(
+    base: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given: dict[str, Any] = {"gpu_memory": "80GiB", "gpu_tflops": 989.0, "mfu": 0.35, "sample": SAMPLE}
+    assert plan(EXAMPLE, [f"spec.rewardTrain.base={base}"], gpus=0, as_json=True, **given) == 0
+    (stage,) = json.loads(capsys.readouterr().out)["stages"]
+    assert (stage["base"], stage["fits"]) == (base, True)
+
+
 def test_the_command_refuses_with_2(capsys: pytest.CaptureFixture[str]) -> None:
     given: dict[str, Any] = {"gpu_memory": "80GiB", "gpu_tflops": 989.0, "mfu": 0.35, "sample": SAMPLE}
     assert plan(EXAMPLE, [], gpus=8, as_json=True, **given) == 0
