@@ -122,7 +122,7 @@ def assert_rows_once(cluster: Cluster, run: dict[str, Any]) -> None:
     with store_of(cluster, run["spec"]["store"]) as store:
         done = read_commit(store, "generate", stage(run, "generate/vlm")["key"])
         assert done is not None
-        rows = list(Dataset(store, done.outputs["candidates"], Candidate))
+        rows = list(Dataset(store, done.outputs["candidates"], Candidate).records())
     names = [(row.prompt_id, row.index) for row in rows]
     assert len(names) == len(set(names)) == 4 * len({prompt for prompt, _ in names})
 
