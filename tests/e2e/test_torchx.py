@@ -131,7 +131,7 @@ def test_status_names_what_keeps_a_job_from_running(cluster: Cluster, runner: Ru
     jobs += handles
     for handle, reason in handles.items():
         cluster.until(lambda h=handle, r=reason: r in torchx("status", h), 90, reason)  # type: ignore[misc]
-        assert runner.status(handle).state is AppState.PENDING  # type: ignore[union-attr]
+        assert runner.status(handle).state is AppState.PENDING
     cluster.kubectl("delete", "resourcequota", "no-fpga")
 
 
@@ -211,7 +211,7 @@ def test_a_job_whose_pod_was_killed_is_tried_again_and_waited_for(
     name = handle.rpartition(":")[2]
     until(runner, handle, AppState.RUNNING)
     states: list[AppState] = []
-    waiter = threading.Thread(target=lambda: states.append(runner.wait(handle, wait_interval=1).state))  # type: ignore[union-attr]
+    waiter = threading.Thread(target=lambda: states.append(runner.wait(handle, wait_interval=1).state))
     waiter.start()
     cluster.kubectl("delete", "pod", f"{name}-worker-0", "--grace-period=0", "--force")
     waiter.join(timeout=180)
