@@ -8,7 +8,7 @@ from typing import Any
 SESSION = f"{time.time():.0f}"  # an installation that was kept has results of these runs in its store
 
 
-def judge_only(name: str, *, steps: int = 120, **spec: Any) -> dict[str, Any]:
+def judge_only(name: str, *, steps: int = 180, **spec: Any) -> dict[str, Any]:
     """Import, judge training on two nodes with a checkpoint every few steps, judge evaluation."""
     return {
         "apiVersion": "unifiedreward.dev/v1alpha1",
