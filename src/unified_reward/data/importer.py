@@ -54,14 +54,20 @@ class SourceCount:
 
 
 @dataclass
-class Imported:
-    """Records in the order of their files, splits set; media by digest, as they were published."""
+class Counted:
+    """What an import tells beside what it read; media by digest, as they were published."""
 
-    records: list[JudgeRecord] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
     repeats: list[Reject] = field(default_factory=list)
     sources: list[SourceCount] = field(default_factory=list)
     media: dict[str, Loaded] = field(default_factory=dict)
+
+
+@dataclass
+class Imported(Counted):
+    """Records in the order of their files, splits set."""
+
+    records: list[JudgeRecord] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from unified_reward.config import ImportConfig
 from unified_reward.data.decoded import DecodedCache
 from unified_reward.data.examples import Example, Row, RowError, medium, names, text
 from unified_reward.data.formats.records import NUMBERED, SPLITS, several, text_of
-from unified_reward.data.importer import Reject, SourceCount, check_rejects, file_labels, limits_of
+from unified_reward.data.importer import Counted, Reject, SourceCount, check_rejects, file_labels, limits_of
 from unified_reward.data.loading import Loaded, MediaLoader
 from unified_reward.data.sources import FIELD, Source, chosen_rows, read_sources
 from unified_reward.data.splits import held_out, prompt_leak_keys
@@ -32,14 +32,10 @@ REPEATED = "it repeats an earlier prompt"
 
 
 @dataclass
-class ImportedPrompts:
+class ImportedPrompts(Counted):
     """Prompts in the order of their files, splits set. `records` of a source counts its prompts."""
 
     prompts: list[Prompt] = field(default_factory=list)
-    rejects: list[Reject] = field(default_factory=list)
-    repeats: list[Reject] = field(default_factory=list)
-    sources: list[SourceCount] = field(default_factory=list)
-    media: dict[str, Loaded] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
