@@ -11,17 +11,17 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from unified_reward.config import ImportConfig
 from unified_reward.data.decoded import DecodedCache
-from unified_reward.data.examples import Example, Row, RowError, medium, names, text
+from unified_reward.data.examples import Example, Row, RowError, medium, text
 from unified_reward.data.formats.records import NUMBERED, SPLITS, several, text_of
-from unified_reward.data.importer import Counted, Reject, SourceCount, check_rejects, file_labels, limits_of
 from unified_reward.data.loading import Loaded, MediaLoader
-from unified_reward.data.sources import FIELD, Source, chosen_rows, read_sources
+from unified_reward.data.sources import FIELD, Source, file_labels, read_sources
 from unified_reward.data.splits import held_out, prompt_leak_keys
-from unified_reward.data.tables import read_rows
+from unified_reward.data.taking import Counted, Origin, SourceCount, check_rejects, limits_of, read_each, take
 from unified_reward.errors import UserError
 from unified_reward.records import Modality, Mode, Prompt, Subject, Task
 
@@ -36,15 +36,6 @@ class ImportedPrompts(Counted):
     """Prompts in the order of their files, splits set. `records` of a source counts its prompts."""
 
     prompts: list[Prompt] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class _Origin:
-    """Where a row stands, and what it gives for a reference."""
-
-    count: SourceCount
-    row: str
-    reference: str
 
 
 def import_prompts(
@@ -66,31 +57,15 @@ def import_prompts(
         folder = Path(config.folder)
         sources = _sources(paths, folder / Path(config.media_root).expanduser(), folder)
         loader = MediaLoader(limits_of(config), keep, cache=cache, workers=config.decoders)
-        found, seen, ids = ImportedPrompts(media=loader.known), set[tuple[object, ...]](), set[str]()
+        found = ImportedPrompts(media=loader.known)
         labels = file_labels([source.path for source in sources])
         rows = (
             each for s, label in zip(sources, labels, strict=True) for each in _rows(s, label, subject, seed, found)
         )
-        for origin, example, loading in loader.load(rows):
-            if loading.error is not None:
-                detail = f"{names(example.media)}: {loading.error.detail}".rstrip(": ")
-                _reject(found, origin.count, origin.row, RowError(loading.error.reason, detail))
-                continue
-            prompt = _prompt(origin, example, subject, loading.media)
-            content = prompt.text, tuple(prompt.media)
-            if content in seen:
-                origin.count.repeats += 1
-                found.repeats.append(Reject(origin.count.file, origin.row, REPEATED))
-                continue
-            seen.add(content)
-            if prompt.id in ids:
-                prompt = dataclasses.replace(prompt, id=f"{prompt.id} {origin.count.file}:{origin.row}")
-            ids.add(prompt.id)
-            found.prompts.append(prompt)
-            origin.count.records += 1
-            if progress:
-                progress(len(found.prompts))
-        check_rejects(found.sources, found.rejects, config, field=name, paths=paths, what="prompts")
+        make = partial(_prompt, subject)
+        taken = take(rows, loader, found, make, _content, repeated=REPEATED, progress=progress)
+        found.prompts = [prompt for prompt, _ in taken]
+        check_rejects(found, config, field=name, paths=paths, what="prompts")
         found.prompts = _split(found.prompts, config.held_out, seed, name)
     return found
 
@@ -124,23 +99,15 @@ def _sources(paths: Sequence[str], media_root: Path, folder: Path) -> list[Sourc
 
 def _rows(
     source: Source, label: str, subject: Subject, seed: int, found: ImportedPrompts
-) -> Iterator[tuple[_Origin, Example, Sequence[Path]]]:
+) -> Iterator[tuple[Origin, Example, Sequence[Path]]]:
     count = SourceCount(label, LAYOUT, LICENCE, source.strategy)
     found.sources.append(count)
-    for number, row in read_rows(source.path, chosen_rows(source, seed)):
-        count.rows += 1
-        try:
-            if isinstance(row, RowError):
-                raise row
-            example = _read(row, subject)
-        except RowError as error:
-            _reject(found, count, str(number), error)
-            continue
-        yield _Origin(count, str(number), text_of(row, "reference_answer")), example, source.folders
+    for number, (example, reference) in read_each(source, count, seed, found, partial(_read, subject)):
+        yield Origin(count, number, reference=reference), example, source.folders
 
 
-def _read(row: Row, subject: Subject) -> Example:
-    """Raises RowError."""
+def _read(subject: Subject, row: Row) -> tuple[Example, str]:
+    """What is asked, and the reference answer. Raises RowError."""
     values = {key: value for key, value in row.items() if value not in (None, "")}
     unknown = sorted(set(values) - {*COLUMNS, *NUMBERED["media"]})
     if unknown:
@@ -153,21 +120,21 @@ def _read(row: Row, subject: Subject) -> Example:
     if text_of(values, "split") not in SPLITS:
         raise RowError("split is not train, validation or test", values["split"])
     task = Task.of(Modality.IMAGE, subject, Mode.POINT)
-    return Example(task=task, prompt=prompt, media=media, id=text_of(values, "id"), split=text_of(values, "split"))
+    example = Example(task=task, prompt=prompt, media=media, id=text_of(values, "id"), split=text_of(values, "split"))
+    return example, text_of(values, "reference_answer")
 
 
-def _prompt(origin: _Origin, example: Example, subject: Subject, media: Sequence[Loaded]) -> Prompt:
+def _prompt(subject: Subject, origin: Origin, example: Example, media: Sequence[Loaded]) -> Prompt:
     clips = any(each.about.frames > 1 for each in media)
     return Prompt(
-        id=example.id or f"{origin.count.file}:{origin.row}", split=example.split,
+        id=example.id or origin.name, split=example.split,
         modality=Modality.VIDEO if clips else Modality.IMAGE, subject=subject, text=example.prompt,
         media=[each.digest for each in media], reference_answer=origin.reference,
     )  # fmt: skip
 
 
-def _reject(found: ImportedPrompts, count: SourceCount, row: str, why: RowError) -> None:
-    count.rejects += 1
-    found.rejects.append(Reject(count.file, row, why.reason, why.detail))
+def _content(prompt: Prompt) -> tuple[object, ...]:
+    return prompt.text, tuple(prompt.media)
 
 
 def _split(prompts: Sequence[Prompt], share: float, seed: int, name: str) -> list[Prompt]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import random
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,17 @@ def read_sources(paths: Sequence[str], name: str, media_root: Path, folder: Path
     if not paths:
         raise UserError(field=FIELD, value=None, why=f"source is {name}", fix="Name files, folders or a mix to read.")
     return [source for entry in paths for source in _entry(entry, default, media_root, folder)]
+
+
+def file_labels(paths: Sequence[Path]) -> list[str]:
+    """Each file's name, with as much of its folder as tells it from the others."""
+    lengths = range(1, max((len(path.parts) for path in paths), default=1) + 1)
+    tails = [["/".join(path.parts[-length:]) for path in paths] for length in lengths]
+    times = [Counter(each) for each in tails]
+    return [
+        next((tail[place] for tail, count in zip(tails, times, strict=True) if count[tail[place]] == 1), str(path))
+        for place, path in enumerate(paths)
+    ]
 
 
 def chosen_rows(source: Source, seed: int) -> set[int] | None:

@@ -20,8 +20,8 @@ from unified_reward.store import DatasetWriter, write_artifact
 
 if TYPE_CHECKING:
     from unified_reward.data.card import Card
-    from unified_reward.data.importer import Reject, SourceCount
     from unified_reward.data.policy_prompts import ImportedPrompts
+    from unified_reward.data.taking import Reject, SourceCount
 
 JUDGE_RECORDS = "judge_records"
 PROMPTS_VLM = "prompts_vlm"
@@ -68,8 +68,8 @@ def run(context: StageContext) -> StageResult:
 
 def _import_prompts(context: StageContext, config: ImportConfig) -> _Asked:
     """The prompts that files hold; they go first, since a mistake in them shows in a moment."""
-    from unified_reward.data.importer import limits_of
     from unified_reward.data.policy_prompts import import_prompts
+    from unified_reward.data.taking import limits_of
     from unified_reward.stages.media import decoded_cache
 
     asked, limits = _Asked(), limits_of(config)
@@ -154,7 +154,8 @@ def _import_shapes(context: StageContext, config: ImportConfig, asked: _Asked) -
 
 def _import_files(context: StageContext, config: ImportConfig, asked: _Asked) -> StageResult:
     from unified_reward.data.card import card_of
-    from unified_reward.data.importer import import_sources, limits_of
+    from unified_reward.data.importer import import_sources
+    from unified_reward.data.taking import limits_of
     from unified_reward.stages.media import decoded_cache
 
     limits = limits_of(config)

@@ -4,97 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from operators.alignmentrun import controller as module
-from operators.alignmentrun import mlflow, workqueue
-from operators.alignmentrun.api import EVENTS, JOBS, PODS, RUNS, ApiError
-from operators.alignmentrun.controller import Controller
+from operators.alignmentrun.api import JOBS, PODS, RUNS, ApiError
 from operators.alignmentrun.metrics import exposition
 from operators.alignmentrun.progress import last_progress
-from unified_reward.config import ClusterDefaults
 from unified_reward.launch.job_status import RETRIES
 from unified_reward.launch.pytorchjob import APP, ATTEMPT
 
-from .fake_mlflow import Pages, serving
-from .fakes import FakeApi
-from .world import document, ended, pod_of
+from .cluster import Cluster, rest, run, until
+from .world import document, pod_of
 
-AWAY = "http://127.0.0.1:9"  # the discard port: refused at once
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PROGRESS_SECONDS", 0.05)
-    monkeypatch.setattr(workqueue, "LONGEST_PAUSE_SECONDS", 0.05)
-
-
-class Cluster:
-    """An API server, and an operator that may be killed; watches tell what a test tells them."""
-
-    def __init__(self, tracking_uri: str = AWAY) -> None:
-        self.api = FakeApi()
-        self.defaults = ClusterDefaults(tracking_uri=tracking_uri)
-        self.operator = self._new()
-
-    def _new(self) -> Controller:
-        return Controller(self.api, lambda: self.defaults)  # type: ignore[arg-type]
-
-    async def restart(self) -> None:
-        await self.operator.stop()
-        self.operator = self._new()
-        await self.operator.start()
-
-    def put_run(self, run: dict[str, Any], kind: str = "MODIFIED") -> None:
-        self.operator.saw_run(kind, self.api.put(RUNS, run))
-
-    def end(self, job: str, code: int = 0) -> None:
-        found = copy.deepcopy(self.api.objects[JOBS][job])
-        pod = ended(pod_of(found, 0, 1_800_000_000.0), code, 1_800_000_001.0)
-        self.operator.saw_pod("ADDED", self.api.put(PODS, pod))
-        kind = "Failed" if code else "Succeeded"
-        found["status"] = {
-            "conditions": [{"type": kind, "status": "True", "lastTransitionTime": "2020-01-01T00:00:00Z"}]
-        }
-        self.operator.saw_job("MODIFIED", self.api.put(JOBS, found))
-
-    def status(self, name: str = "r") -> dict[str, Any]:
-        found: dict[str, Any] = self.api.objects[RUNS][name].get("status", {})
-        return found
-
-    def reasons(self) -> list[str]:
-        return [event["reason"] for event in self.api.of(EVENTS)]
-
-
-async def until(what: Callable[[], Any]) -> None:
-    for _ in range(400):
-        if what():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it did not come to be")
-
-
-async def rest(cluster: Cluster) -> None:
-    """Until nothing has been written for a while."""
-    writes = -1
-    while writes != cluster.api.writes:
-        writes = cluster.api.writes
-        await asyncio.sleep(0.15)
-
-
-def run(test: Callable[[Cluster], Any], cluster: Cluster | None = None) -> None:
-    async def whole() -> None:
-        one = cluster or Cluster()
-        await one.operator.start()
-        try:
-            await test(one)
-        finally:
-            await one.operator.stop()
-
-    asyncio.run(whole())
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 def test_a_run_from_its_first_look_to_its_end_in_few_writes() -> None:
@@ -410,139 +335,3 @@ def test_the_last_word_on_progress(log: str, percent: int, left: int, text: str)
     assert found is not None
     assert (found.percent, found.seconds_left, found.text) == (percent, left, text)
     assert last_progress("no progress 1/2 steps here", 0.0) is None
-
-
-# --- MLflow
-
-
-def test_every_page_is_closed_as_its_run_ends_also_of_runs_deleted_meanwhile() -> None:
-    async def whole() -> None:
-        pages = Pages()
-        async with serving(pages) as port:
-            cluster = Cluster(f"http://127.0.0.1:{port}")
-            await cluster.operator.start()
-            for name in ("good", "bad", "deleted", "orphan"):
-                cluster.put_run(document(name), "ADDED")
-            await until(lambda: len(cluster.api.objects[JOBS]) == 4)
-            assert cluster.status("good")["tracking"]["runId"]
-            result = '{"code": 0, "result": {"ahead": {"reward-train": "a", "reward-eval": "b"}}}'
-            pod = ended(pod_of(cluster.api.objects[JOBS]["good-import-a1"], 0, 1.8e9), 0, 1.8e9, message=result)
-            cluster.operator.saw_pod("ADDED", cluster.api.put(PODS, pod))
-            good = copy.deepcopy(cluster.api.objects[JOBS]["good-import-a1"])
-            good["status"] = {"conditions": [{"type": "Succeeded", "status": "True"}]}
-            cluster.operator.saw_job("MODIFIED", cluster.api.put(JOBS, good))
-            cluster.end("bad-import-a1", 2)
-            cluster.operator.saw_run("DELETED", cluster.api.objects[RUNS].pop("deleted"))
-            await until(
-                lambda: (
-                    pages.states() == {"good": "FINISHED", "bad": "FAILED", "deleted": "KILLED", "orphan": "RUNNING"}
-                )
-            )
-            await until(lambda: cluster.status("good")["tracking"]["state"] == "FINISHED")
-            cluster.api.objects[RUNS].pop("orphan")  # while no operator is there
-            await cluster.restart()
-            await cluster.operator.tracker.sweep()
-            assert pages.states()["orphan"] == "KILLED"
-            await cluster.operator.stop()
-
-    asyncio.run(whole())
-
-
-def test_pages_of_a_run_deleted_with_its_own_experiment_meanwhile_are_closed_however_many_there_are() -> None:
-    async def whole() -> None:
-        pages = Pages()
-        async with serving(pages) as port:
-            cluster = Cluster(f"http://127.0.0.1:{port}")
-            await cluster.operator.start()
-            names = [f"r{number}" for number in range(5)]
-            for name in names:
-                cluster.put_run(document(name, tracking={"experiment": f"of-{name}"}), "ADDED")
-            cluster.put_run(document("r5", tracking={"experiment": "of-r0"}), "ADDED")
-            cluster.put_run(document("r6", tracking={"experiment": "of-r0"}), "ADDED")
-            await until(lambda: len(pages.runs) == 7)
-            for name in [*names, "r5", "r6"]:
-                cluster.api.objects[RUNS].pop(name)
-            await cluster.restart()
-            await cluster.operator.tracker.sweep()
-            assert set(pages.states().values()) == {"KILLED"}
-            await cluster.operator.stop()
-
-    asyncio.run(whole())
-
-
-@pytest.mark.parametrize("gone", ["run", "run for good", "experiment", "experiment for good"])
-def test_a_page_that_somebody_deleted_is_no_longer_asked_about(gone: str) -> None:
-    async def whole() -> None:
-        pages = Pages()
-        async with serving(pages) as port:
-            cluster = Cluster(f"http://127.0.0.1:{port}")
-            await cluster.operator.start()
-            cluster.put_run(document(), "ADDED")
-            await until(lambda: cluster.status().get("tracking"))
-            await until(lambda: cluster.api.objects[JOBS])
-            if gone.startswith("run"):
-                pages.delete_run(next(iter(pages.runs)))
-            else:
-                pages.delete_experiment("unified-reward", for_good="good" in gone)
-            if gone == "run for good":
-                pages.runs.clear()
-            cluster.end("r-import-a1", 2)
-            await until(lambda: cluster.status()["tracking"]["state"] == "FAILED")
-            await rest(cluster)
-            assert next(e for e in cluster.status()["conditions"] if e["type"] == "TrackingReady")["status"] == "True"
-            cluster.put_run(document("another"), "ADDED")
-            await until(lambda: cluster.status("another").get("tracking"))
-            assert pages.states()["another"] == "RUNNING"
-            assert pages.experiments["unified-reward"]["lifecycle_stage"] == "active"
-            await cluster.operator.stop()
-
-    asyncio.run(whole())
-
-
-def test_the_pages_of_another_installation_are_left_alone() -> None:
-    async def whole() -> None:
-        pages = Pages()
-        async with serving(pages) as port:
-            mine, other = Cluster(f"http://127.0.0.1:{port}"), Cluster(f"http://127.0.0.1:{port}")
-            other.operator.tracker.installation = "elsewhere@there"
-            await other.operator.start()
-            other.put_run(document("theirs"), "ADDED")
-            await until(lambda: pages.states() == {"theirs": "RUNNING"})
-            await mine.operator.start()
-            await mine.operator.tracker.sweep()
-            assert pages.states() == {"theirs": "RUNNING"}
-            await mine.operator.stop()
-            await other.operator.stop()
-
-    asyncio.run(whole())
-
-
-def test_an_mlflow_that_is_away_holds_nothing_up_and_gets_its_page_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    from operators.alignmentrun import tracker
-
-    monkeypatch.setattr(mlflow, "AWAY_SECONDS", 0.1)
-    monkeypatch.setattr(tracker, "AWAY_SECONDS", 0.1)
-
-    async def whole() -> None:
-        pages = Pages()
-        async with serving(pages) as port:
-            pass  # a port that is free again
-        cluster = Cluster(f"http://127.0.0.1:{port}")
-        await cluster.operator.start()
-        cluster.put_run(document(), "ADDED")
-        await until(lambda: cluster.status().get("stages"))
-
-        def ready() -> str:
-            return str(
-                next(each["status"] for each in cluster.status()["conditions"] if each["type"] == "TrackingReady")
-            )
-
-        assert ready() == "False"
-        cluster.end("r-import-a1", 2)
-        await until(lambda: cluster.status().get("phase") == "Failed")
-        async with serving(pages, port):
-            await until(lambda: pages.states() == {"r": "FAILED"})
-            await until(lambda: ready() == "True")
-        await cluster.operator.stop()
-
-    asyncio.run(whole())

@@ -17,6 +17,7 @@ from unified_reward.pipeline.resource import ResourceStatus
 START = 1_800_000_000.0
 DEFAULTS = ClusterDefaults()
 POLICY = {"name": "vlm", "kind": "vlm", "base": "builtin:shapes/vlm_policy"}
+IMPORT, TRAIN, EVAL = "r-import-a1", "r-reward-train-a1", "r-reward-eval-a1"
 
 
 def stamp(seconds: float) -> str:
@@ -181,3 +182,18 @@ class World:
             self.pods[job] = []
         else:
             status["startTime"] = stamp(self.now)
+
+
+def training(**spec: Any) -> World:
+    """A world where the judge's training runs on both its nodes."""
+    world = World(document(**spec))
+    world.settle()
+    world.succeed(IMPORT)
+    world.settle()
+    world.start(TRAIN)
+    world.settle()
+    return world
+
+
+def conditions(world: World) -> dict[str, str]:
+    return {each.type.value: each.status for each in world.status.conditions}
