@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic.alias_generators import to_camel
 
 from unified_reward.config import RunSpec
+from unified_reward.config.run import PROMPT_FIELDS, SHAPES, PolicyKind
 from unified_reward.pipeline.resource import GROUP, KIND, PLURAL, SHORT, VERSION, ResourceStatus
 
 FILE = Path(__file__).parents[2] / "charts/unified-reward/charts/operator/files/alignmentruns.unifiedreward.dev.yaml"
@@ -116,35 +118,82 @@ def _root() -> Schema:
 
 
 def _rules(spec: Schema) -> None:
-    """What fields ask of each other, as the models do."""
+    """What fields ask of each other, as the models do (the batch at each size of an elastic job is left to them)."""
     policies = spec["properties"]["policies"]
     policies |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
-    places = [spec["properties"], policies["items"]["properties"]]
-    for stage in [
-        schema for place in places for schema in place.values() if "processes" in schema.get("properties", {})
-    ]:
-        stage.setdefault("x-kubernetes-validations", []).extend(
-            [
-                {"rule": "self.processes % self.nodes == 0", "message": "processes must be a multiple of nodes"},
-                {"rule": "self.minNodes <= self.nodes", "message": "minNodes must not be above nodes"},
-            ]
-        )
-        if "globalBatch" in stage["properties"]:
-            stage["x-kubernetes-validations"].append(
-                {
-                    "rule": "self.globalBatch % self.processes == 0",
-                    "message": "globalBatch must be a multiple of processes",
-                }
+    policy = policies["items"]["properties"]
+    for stage in (each for place in (spec["properties"], policy) for each in place.values()):
+        fields = stage.get("properties", {})
+        if "processes" in fields:
+            _rule(stage, "self.processes % self.nodes == 0", "processes must be a multiple of nodes")
+            _rule(stage, "self.minNodes <= self.nodes", "minNodes must not be above nodes")
+        if "globalBatch" in fields:
+            _rule(stage, "self.globalBatch % self.processes == 0", "globalBatch must be a multiple of processes")
+        if "select" in fields:
+            _rule(
+                stage,
+                "self.select != 'best' || self.validateEvery > 0",
+                "select is best: set validateEvery, to choose by",
             )
-    policies["items"]["properties"]["generate"]["x-kubernetes-validations"].append(
-        {"rule": "self.candidates % 2 == 0", "message": "candidates must be even: they are ranked in disjoint pairs"}
+    _rule(policy["generate"], "self.candidates % 2 == 0", "candidates must be even: they are ranked in disjoint pairs")
+    _rule(
+        policy["generate"], f"self.engine == 'vllm' || ({_empty('self.engineOptions')} && self.tensorParallel == 1)",
+        "engineOptions and tensorParallel are vllm's: set engine to vllm, or leave them out",
+    )  # fmt: skip
+    _rule(
+        policy["generate"],
+        "self.engine != 'vllm' || self.gpu == 0 || self.gpu >= self.processes / self.nodes * self.tensorParallel",
+        "gpu must be processes of a pod x tensorParallel, or more: each has an engine of its own",
     )
-    spec["properties"]["cluster"]["properties"]["image"]["x-kubernetes-validations"] = [
-        {
-            "rule": "!self.endsWith(':latest')",
-            "message": "an image needs a version or a digest: with latest a retry may run other code",
-        }
-    ]
+    _rule(
+        policies["items"], "self.kind != 'diffusion' || self.generate.engine != 'vllm'",
+        "a diffusion policy draws images, and generate.engine vllm writes text",
+    )  # fmt: skip
+    _rule(
+        policy["policyEval"], "self.grader != 'truth' || (self.judge == '' && self.judgeTemplate == '')",
+        "grader is truth, so no judge is asked: leave one of them out",
+    )  # fmt: skip
+    _rule(
+        policy["policyEval"], "self.judge != '' || self.judgeTemplate == ''",
+        "this run's judge speaks the words it was trained with: leave judgeTemplate out, or name another judge",
+    )  # fmt: skip
+    _rule(
+        spec["properties"]["cluster"]["properties"]["image"], "!self.endsWith(':latest')",
+        "an image needs a version or a digest: with latest a retry may run other code",
+    )  # fmt: skip
+    for kind, field in PROMPT_FIELDS.items():
+        _rules_for_prompts(spec, kind, to_camel(field))
+
+
+def _rules_for_prompts(spec: Schema, kind: PolicyKind, field: str) -> None:
+    """Every policy is asked something, and nothing counts on a truth that its prompts do not tell."""
+    none = _empty(f"self.__import__.{field}")  # import is a reserved word of CEL
+
+    def no_policy(more: str = "") -> str:
+        return f"(!has(self.policies) || !self.policies.exists(p, p.kind == '{kind}'{more}))"
+
+    _rule(
+        spec, f"self.__import__.source == '{SHAPES}' || !{none} || {no_policy()}",
+        f"import.{field} is empty: a {kind} policy would be asked nothing. Name files of prompts, or remove the policy",
+    )  # fmt: skip
+    for wish, way_out in (
+        ("p.policyEval.grader == 'truth'", "policyEval.grader cannot be truth: use judge, or leave it out"),
+        ("p.dpoTrain.validateEvery > 0", "dpoTrain.validateEvery must be 0 (and select: last)"),
+    ):
+        _rule(
+            spec, f"{none} || {no_policy(f' && {wish}')}",
+            f"prompts from import.{field} tell no facts to grade by: {way_out}",
+        )  # fmt: skip
+
+
+def _empty(path: str) -> str:
+    """Lists are the fields for which the API server knows no default."""
+    return f"(!has({path}) || size({path}) == 0)"
+
+
+def _rule(schema: Schema, rule: str, message: str) -> None:
+    """A CEL rule of the API server's."""
+    schema.setdefault("x-kubernetes-validations", []).append({"rule": rule, "message": message})
 
 
 def _structural(schema: Schema, *, defaults: bool) -> Schema:

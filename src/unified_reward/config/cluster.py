@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
-from unified_reward.config.model import Model
+from unified_reward.config.model import Model, fault
 from unified_reward.config.stages import QUANTITY
 
 PULL_POLICIES = Literal["IfNotPresent", "Always", "Never"]
@@ -71,6 +71,13 @@ class ClusterSpec(Model):
         description="sha256 of a tar of code in the store that is put over the image's",
     )
     retries: Retries = Field(default_factory=Retries)
+
+    @model_validator(mode="after")
+    def _check_image(self) -> Self:
+        if self.image.endswith(":latest"):
+            why = "an image needs a version or a digest: with latest a retry may run other code"
+            raise fault("image", self.image, why, "Name a version, or a digest (NAME@sha256:...).")
+        return self
 
 
 class ClusterDefaults(Model):
