@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -21,7 +23,7 @@ _memories: dict[str, Any] = {}
 
 @dataclass(frozen=True)
 class S3Access:
-    """How an S3 is reached; what is "" here comes from the environment."""
+    """How an S3 is reached. An endpoint or keys that are "" come from the environment; keys go together."""
 
     endpoint: str = ""
     access_key_id: str = ""
@@ -102,18 +104,24 @@ def _s3(url: str, retry_seconds: float, access: S3Access) -> Backend:
     endpoint = access.endpoint or _endpoint()
     if endpoint:
         config["endpoint"] = endpoint
-    if endpoint or access.access_key_id:
+    provider: Callable[[], Any] | None = None
+    if access.access_key_id:
+        # Given as a whole: beside keys in `config` the client would send an AWS_SESSION_TOKEN that belongs to other keys.
+        keys = {"access_key_id": access.access_key_id, "secret_access_key": access.secret_access_key}
+        provider = partial(dict, keys, token=None, expires_at=None)
+    elif endpoint:
         # Without keys the client would ask the cloud's metadata service, which a MinIO's machine has not.
-        config["access_key_id"] = access.access_key_id or _variable("AWS_ACCESS_KEY_ID", url)
-        config["secret_access_key"] = access.secret_access_key or _variable("AWS_SECRET_ACCESS_KEY", url)
+        config["access_key_id"] = _variable("AWS_ACCESS_KEY_ID", url)
+        config["secret_access_key"] = _variable("AWS_SECRET_ACCESS_KEY", url)
     # A stalled server is noticed by the read timeout, so that the whole of a large transfer needs no limit of its own.
     options = {"allow_http": True, "timeout": "6h", "connect_timeout": "5s", "read_timeout": "60s"}
     retry = {"max_retries": 1000, "retry_timeout": timedelta(seconds=retry_seconds),
              "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=5), "base": 2}}  # fmt: skip
     try:
         client = clients.S3Store(
-            bucket, prefix=prefix or None, config=config, client_options=options, retry_config=retry
-        )
+            bucket, prefix=prefix or None, config=config, client_options=options, retry_config=retry,
+            credential_provider=provider,
+        )  # fmt: skip
     except Exception as error:
         raise translate(error, url, "") from None
     return Backend(client, f"s3://{bucket}/{prefix}".rstrip("/"))

@@ -2,6 +2,8 @@
 
 import contextlib
 import hashlib
+import os
+import pickle
 import socket
 import threading
 import time
@@ -13,7 +15,7 @@ from typing import Any
 import pytest
 
 from unified_reward.errors import UserError
-from unified_reward.store import NotFound, ObjectStore, open_store
+from unified_reward.store import NotFound, ObjectStore, S3Access, open_store
 
 MEBIBYTE = 1024 * 1024
 BUCKET = "unified-reward"
@@ -35,6 +37,18 @@ def test_objects_come_and_go(store: ObjectStore) -> None:
     store.delete("a/b")
     with pytest.raises(NotFound):
         store.get("a/b")
+
+
+def test_keys_that_are_given_go_without_the_token_of_others(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever signed in to a cloud has AWS_SESSION_TOKEN in the environment; MinIO refuses keys it does not belong to."""
+    endpoint, key, secret = (os.environ[n] for n in ("UR_S3_ENDPOINT", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.setenv(name, "of-another-cloud")
+    store = open_store(s3_url, access=S3Access(endpoint, key, secret))
+    store.put("k", b"bytes")
+    assert pickle.loads(pickle.dumps(store)).get("k") == b"bytes"
+    with pytest.raises(UserError, match="does not know these keys"):
+        open_store(s3_url).get("k")
 
 
 def test_of_eight_writers_one_wins(s3_url: str) -> None:
