@@ -39,7 +39,9 @@ def test_two_processes_train_as_one(tmp_path: Path, objective: str) -> None:
         out = str(tmp_path / str(world))
         run(world, {"objective": objective, "out": out, "config": config, "shard_units": units})
     one, two = outcome(tmp_path / "1")[0], outcome(tmp_path / "2")[0]
-    assert two["losses"] == pytest.approx(one["losses"], abs=1e-4)
+    assert two["losses"][:2] == pytest.approx(one["losses"][:2], abs=1e-5)
+    # Orthogonalising carries a rounding error on: Muon's 1e-6 of the second step is 3e-5 of the loss at the eighth on some CPUs.
+    assert two["losses"] == pytest.approx(one["losses"], rel=3e-4)
     assert one["losses"][-1] < one["losses"][0] - 0.05
     for name in ("loss", "grad_norm", "learning_rate"):
         assert two["history"][-1][1][name] == pytest.approx(one["history"][-1][1][name], rel=1e-3)
