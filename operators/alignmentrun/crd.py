@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from pydantic.alias_generators import to_camel
 
-from unified_reward.config import RunSpec
+from unified_reward.config import RunSpec, forms
 from unified_reward.config.run import PROMPT_FIELDS, SHAPES, PolicyKind
 from unified_reward.pipeline.resource import GROUP, KIND, PLURAL, SHORT, VERSION, ResourceStatus
 
@@ -248,9 +248,14 @@ def _convert(schema: Schema, definitions: dict[str, Schema], defaults: bool) -> 
                 name: each["default"] for name, each in found["properties"].items() if "default" in each
             }
     elif kind == "object":
-        found["additionalProperties"] = _convert(
-            schema.get("additionalProperties") or {"type": "string"}, definitions, defaults
-        )
+        keyed = schema.get("patternProperties", {})
+        pattern, values = next(iter(keyed.items()), ("", schema.get("additionalProperties") or {"type": "string"}))
+        found["additionalProperties"] = _convert(values, definitions, defaults)
+        if pattern:
+            form = next(form for form in (forms.KEY, forms.VARIABLE) if form.anchored == pattern)
+            _rule(
+                found, f"self.all(key, key.matches(r'{pattern}'))", f"a key is {form.else_it_is}. As in {form.example}"
+            )
     if kind == "array":
         found["items"] = _convert(schema["items"], definitions, defaults)
     if defaults and schema.get("default") is not None:

@@ -39,6 +39,14 @@ def answer(cluster: Cluster, spec: dict[str, Any]) -> str:
         {"policies": [{**VLM, "policyEval": {"grader": "truth"}, "dpoTrain": {"validateEvery": 5, "select": "best"}}]},
         {"import": ASKED, "policies": [{**VLM, "generate": {**VLLM, "engineOptions": ["max_model_len=8192"]}}]},
         {"import": {**FILES, "imagePrompts": ["c.json"]}, "policies": [IMAGE]},
+        {
+            "cluster": {
+                "queue": "team-a",
+                "nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-H100"},
+                "env": {"A_1": "b c"},
+            }
+        },
+        {"cluster": {"tolerations": [{"operator": "Exists"}], "annotations": {"a.b/c": "d e"}, "secrets": ["hf"]}},
         {"import": FILES, "rewardTrain": {"processes": 8, "nodes": 4, "minNodes": 2, "globalBatch": 24}},
         {"policies": [{**VLM, "generate": {**VLLM, "processes": 4, "nodes": 2, "gpu": 8, "tensorParallel": 4}}]},
     ],
@@ -67,6 +75,16 @@ def test_what_the_models_take_it_takes(cluster: Cluster, spec: dict[str, Any]) -
         ({"import": ASKED, "policies": [{**VLM, "policyEval": {"grader": "truth"}}]}, "grader cannot be truth"),
         ({"import": ASKED, "policies": [{**VLM, "dpoTrain": {"validateEvery": 5}}]}, "validateEvery must be 0"),
         ({"cluster": {"image": "registry/ur-trainer:latest"}}, "an image needs a version"),
+        ({"cluster": {"image": "judge"}}, "spec.cluster.image"),
+        ({"cluster": {"queue": "a b"}}, "spec.cluster.queue"),
+        ({"cluster": {"priorityClass": "A"}}, "spec.cluster.priorityClass"),
+        ({"cluster": {"nodeSelector": {"a b": "c"}}}, "a key is no key of the form [domain/]name"),
+        ({"cluster": {"nodeSelector": {"a": "b c"}}}, "spec.cluster.nodeSelector"),
+        ({"cluster": {"annotations": {"a/b/c": ""}}}, "a key is no key of the form [domain/]name"),
+        ({"cluster": {"env": {"1A": "b"}}}, "a key is no name of a variable"),
+        ({"cluster": {"secrets": ["A_B"]}}, "spec.cluster.secrets"),
+        ({"cluster": {"tolerations": [{"key": "a b"}]}}, "spec.cluster.tolerations"),
+        ({"rewardTrain": {"memory": "12GB"}}, "spec.rewardTrain.memory"),
         ({"rewardTrain": {"learningRate": 0}}, "learningRate"),
     ],
 )

@@ -9,11 +9,22 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
+from unified_reward.config.forms import (
+    Image,
+    Key,
+    LabelValue,
+    ObjectName,
+    OptionalKey,
+    OptionalObjectName,
+    QueueName,
+    Resource,
+    Size,
+    VariableName,
+)
 from unified_reward.config.model import Model, fault
-from unified_reward.config.stages import QUANTITY
 
 PULL_POLICIES = Literal["IfNotPresent", "Always", "Never"]
-Short = Annotated[str, StringConstraints(max_length=253)]
+Value = Annotated[str, StringConstraints(max_length=253)]
 Long = Annotated[str, StringConstraints(max_length=4096)]
 DEFAULT_IMAGE = "localhost/ur-trainer:dev"
 
@@ -21,9 +32,9 @@ DEFAULT_IMAGE = "localhost/ur-trainer:dev"
 class Toleration(Model):
     """Of a node's taint, as in a pod."""
 
-    key: str = Field("", max_length=253)
+    key: OptionalKey = Field("", description="empty with Exists: every taint")
     operator: Literal["Equal", "Exists"] = "Equal"
-    value: str = Field("", max_length=253)
+    value: LabelValue = ""
     effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
 
 
@@ -39,29 +50,27 @@ class Retries(Model):
 class ClusterSpec(Model):
     """How the jobs of a run are placed. Empty = what the installation offers (ConfigMap NAME-cluster)."""
 
-    image: str = Field(
-        "", max_length=512, pattern=r"^$|^[^\s]+(:[^\s/]+|@sha256:[0-9a-f]{64})$", description="trainer image"
+    image: Image = Field("", description="trainer image")
+    queue: QueueName = Field("", description="Kueue local queue; jobs then start suspended and Kueue admits them")
+    priority_class: OptionalObjectName = Field("", description="priorityClassName of the pods")
+    node_selector: dict[Key, LabelValue] = Field(
+        default_factory=dict, max_length=32, description="labels a node must have"
     )
-    queue: str = Field(
-        "", max_length=63, description="Kueue local queue; jobs then start suspended and Kueue admits them"
-    )
-    priority_class: str = Field("", max_length=253, description="priorityClassName of the pods")
-    node_selector: dict[str, Short] = Field(default_factory=dict, max_length=32, description="labels a node must have")
     tolerations: list[Toleration] = Field(default_factory=list, max_length=16)
-    env: dict[str, Long] = Field(default_factory=dict, max_length=64, description="more environment of the stages")
-    secrets: list[Short] = Field(
+    env: dict[VariableName, Long] = Field(
+        default_factory=dict, max_length=64, description="more environment of the stages"
+    )
+    secrets: list[ObjectName] = Field(
         default_factory=list,
         max_length=16,
         description="Secrets whose keys become environment; the installation lists allowed ones",
     )
-    annotations: dict[str, Short] = Field(
+    annotations: dict[Key, Value] = Field(
         default_factory=dict,
         max_length=32,
         description="more annotations of the pods (a fake node's seconds, a topology)",
     )
-    shm: str = Field(
-        "", max_length=16, pattern=QUANTITY, description="size of /dev/shm; empty = half of the pod's memory"
-    )
+    shm: Size = Field("", description="size of /dev/shm; empty = half of the pod's memory")
     grace_seconds: int = Field(60, ge=10, le=3600, description="from SIGTERM to SIGKILL: a checkpoint must fit in")
     start_timeout_seconds: int = Field(3600, ge=10, description="a stage that cannot start for so long has failed")
     deadline_seconds: int = Field(0, ge=0, description="a stage's longest attempt; 0 = no limit")
@@ -96,15 +105,15 @@ class ClusterDefaults(Model):
     tracking_uri: str = Field("http://ur-mlflow:5000", description="MLflow as pods reach it")
     image: str = Field(DEFAULT_IMAGE, description="trainer image of runs that name none")
     image_pull_policy: PULL_POLICIES = "IfNotPresent"
-    image_pull_secrets: list[str] = Field(default_factory=list)
-    service_account: str = Field("ur-jobs", description="of the jobs; without a token")
-    env: dict[str, str] = Field(default_factory=dict)
-    node_selector: dict[str, str] = Field(default_factory=dict)
+    image_pull_secrets: list[ObjectName] = Field(default_factory=list)
+    service_account: ObjectName = Field("ur-jobs", description="of the jobs; without a token")
+    env: dict[VariableName, str] = Field(default_factory=dict)
+    node_selector: dict[Key, LabelValue] = Field(default_factory=dict)
     tolerations: list[Toleration] = Field(default_factory=list)
-    queue: str = ""
-    priority_class: str = ""
-    allowed_secrets: list[str] = Field(
+    queue: QueueName = ""
+    priority_class: OptionalObjectName = ""
+    allowed_secrets: list[ObjectName] = Field(
         default_factory=list, description="Secrets that documents may name under cluster.secrets"
     )
-    gpu_resource: str = "nvidia.com/gpu"
+    gpu_resource: Resource = "nvidia.com/gpu"
     ttl_seconds_after_finished: int = Field(604800, ge=0, description="after which a finished job goes; 0 = never")

@@ -102,6 +102,8 @@ def _override(document: dict[str, Any], override: str) -> None:
 
 def _explain(model: type[BaseModel], error: ValidationError, prefix: str) -> UserError:
     first = error.errors()[0]
+    if first["loc"][-1:] == ("[key]",):  # of a mapping: told as the mapping's, with the key as its value
+        first["loc"] = first["loc"][:-2]
     path = ".".join([prefix, *map(str, first["loc"])] if prefix else map(str, first["loc"]))
     more = f" ({error.error_count() - 1} more mistakes follow.)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
@@ -113,8 +115,10 @@ def _explain(model: type[BaseModel], error: ValidationError, prefix: str) -> Use
         return UserError(field=path, value=None, why="it is required", fix="Set it." + more)
     if first["type"] == "fault":
         context = first["ctx"]
-        field = f"{path}.{context['field']}" if path else context["field"]
-        return UserError(field=field, value=context["value"], why=context["why"], fix=context["fix"] + more)
+        field = ".".join(filter(None, (path, context["field"])))
+        return UserError(
+            field=field or "document", value=context["value"], why=context["why"], fix=context["fix"] + more
+        )
     return UserError(field=path or "document", value=first["input"], why=first["msg"], fix=_hint(first) + more)
 
 

@@ -32,7 +32,7 @@ def keyed_values(config: Model) -> dict[str, Any]:
 def fault(field: str, value: object, why: str, fix: str) -> PydanticCustomError:
     """A mistake of one field that only shows beside others; `load` turns it into a UserError with the field's path.
 
-    field: below the model that notices it, dotted (`policies.0.policy_eval.grader`).
+    field: below the model that notices it, dotted (`policies.0.policy_eval.grader`); "" = the one that is looked at.
     """
     path = ".".join(to_camel(part) for part in field.split("."))
     context = {"field": path, "value": str(value), "why": why, "fix": fix}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
 from unified_reward.config.cluster import ClusterSpec
 from unified_reward.config.engines import EngineName
+from unified_reward.config.forms import RunName
 from unified_reward.config.model import Model, fault
 from unified_reward.config.stages import (
     DpoTrainConfig,
@@ -22,9 +23,6 @@ from unified_reward.config.stages import (
     RewardTrainConfig,
     ScoreConfig,
 )
-
-# 40: <run>-<stage>-a<NN>-worker-<NNN> must stay a DNS label of 63 characters.
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$")]
 
 
 class PolicyKind(StrEnum):
@@ -53,7 +51,7 @@ class Sweep(Model):
 class PolicySpec(Model):
     """A model to align: what it starts from, and its four stages."""
 
-    name: Name
+    name: RunName
     kind: PolicyKind
     base: str = Field(min_length=1, description="model to start from: builtin:NAME, a directory, or store:PREFIX")
     seed: int = 0
@@ -118,7 +116,7 @@ class RunSpec(Model):
 
 
 class Metadata(Model):
-    name: Name
+    name: RunName
     namespace: str = ""
     labels: dict[str, str] = Field(default_factory=dict)
     annotations: dict[str, str] = Field(default_factory=dict)

@@ -12,9 +12,8 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from unified_reward.config.engines import EngineName, engine_options
+from unified_reward.config.forms import Size
 from unified_reward.config.model import Model, fault, unkeyed
-
-QUANTITY = r"^$|^[1-9][0-9]*(Mi|Gi|Ti)$"
 
 
 class Stage(StrEnum):
@@ -95,12 +94,7 @@ class StageConfig(Model):
     )
     cpu: int = unkeyed(0, ge=0, le=1024, description="cluster: cores of a pod; 0 = what its node has to spare")
     gpu: int = unkeyed(0, ge=0, le=64, description="cluster: GPUs of a pod")
-    memory: str = unkeyed(
-        "",
-        pattern=QUANTITY,
-        max_length=16,
-        description="cluster: memory of a pod (64Gi); empty = 2Gi for each of its processes",
-    )
+    memory: Size = unkeyed("", description="cluster: memory of a pod (64Gi); empty = 2Gi for each of its processes")
 
     @model_validator(mode="after")
     def _check_nodes(self) -> Self:

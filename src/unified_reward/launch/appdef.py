@@ -14,8 +14,8 @@ from typing import Any
 from torchx.specs import AppDef, Resource, Role
 
 from unified_reward.config import STAGE_CONFIGS, Stage, StageConfig, StageSpec, validate
+from unified_reward.config.forms import RUN_NAME
 from unified_reward.config.graph import Node
-from unified_reward.config.run import Metadata
 from unified_reward.errors import UserError
 
 # One thread a process: stages bring their own processes, and small matrices lose by sharing cores.
@@ -63,11 +63,8 @@ def _require_name(argument: str, value: str | None) -> None:
     """A run's or a policy's, by a document's rule; a policy may be left out. Raises UserError."""
     if value is None or (value == "" and argument == "policy"):
         return
-    try:
-        validate(Metadata, {"name": value})
-    except UserError:
-        why = "it is no name of at most 40 lower-case letters, digits and dashes that starts with a letter"
-        raise UserError(field=argument, value=value, why=why, fix="As in judge-7b.") from None
+    if not RUN_NAME.fits(value):
+        raise UserError(field=argument, value=value, why=f"it is {RUN_NAME.else_it_is}", fix="As in judge-7b.")
 
 
 def node_app(node: Node, run: str) -> AppDef:

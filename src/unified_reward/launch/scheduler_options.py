@@ -51,10 +51,6 @@ OPTIONS: tuple[tuple[str, Any, str], ...] = (
 )
 # The field of a document, or of an installation's offer, that an option says.
 FIELDS = {"grace": "grace_seconds", "deadline": "deadline_seconds", "ttl": "ttl_seconds_after_finished"}
-PLAINLY = {
-    "image": ("it is no image with a tag or a digest", "As in registry.example/judge:1.2."),
-    "shm": ("it is no size in Mi, Gi or Ti", "As in 8Gi."),
-}
 RETRY_DEFAULTS = {Cause.PREEMPTED: 20, Cause.MEMORY: 1, Cause.CRASHED: 0}
 
 
@@ -148,8 +144,9 @@ def _validated(model: type[ModelType], values: Mapping[str, Any]) -> ModelType:
     except UserError as error:
         field, _, rest = error.field.partition(".")
         option = next((name for name, said in FIELDS.items() if said == field), field)
-        why, fix = PLAINLY.get(option, (error.why, error.fix))
-        raise UserError(field=f"-cfg {option} {rest}".strip(), value=error.value, why=why, fix=fix) from None
+        raise UserError(
+            field=f"-cfg {option} {rest}".strip(), value=error.value, why=error.why, fix=error.fix
+        ) from None
 
 
 def _toleration(text: str) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """A held-out split never parts what shares a prompt or a medium, however records hang together."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from unified_reward.data.splits import GENERIC, held_out, leak_keys
@@ -21,7 +21,6 @@ def sides(keys: list[tuple[str, str]], tests: list[bool]) -> tuple[set[str], set
     )  # type: ignore[return-value]
 
 
-@settings(deadline=None)
 @given(KEYS, SHARES, st.integers(0, 9))
 def test_nothing_is_on_both_sides(keys: list[tuple[str, str]], share: float, seed: int) -> None:
     try:
@@ -34,7 +33,6 @@ def test_nothing_is_on_both_sides(keys: list[tuple[str, str]], share: float, see
     assert tests == held_out(keys, share, seed)
 
 
-@settings(deadline=None)
 @given(KEYS, SHARES, st.data())
 def test_records_that_name_a_split_draw_those_that_hang_with_them(
     keys: list[tuple[str, str]], share: float, data: st.DataObject

@@ -209,7 +209,5 @@ class Anything(RuleBasedStateMachine):
         raise AssertionError(f"no end: {world.status.document()} {stamp(world.now)}")
 
 
-Anything.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
-)
+Anything.TestCase.settings = settings(max_examples=60, stateful_step_count=25, suppress_health_check=list(HealthCheck))
 TestAnything = Anything.TestCase

@@ -101,7 +101,7 @@ def worlds(draw: st.DrawFn) -> list[View]:
     return views  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(worlds(), st.randoms(use_true_random=False))
 def test_every_run_ends_and_never_breaks_an_invariant(views: list[View], random: object) -> None:
     """A model of the executor: launched stages end well or badly, at random, until nothing is left to do."""
