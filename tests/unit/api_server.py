@@ -10,6 +10,12 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 
+def offer(name: str, text: str) -> dict[str, Any]:
+    """The ConfigMap of an installation; text: YAML of ClusterDefaults."""
+    labels = {"unifiedreward.dev/cluster": "defaults"}
+    return {"metadata": {"name": name, "labels": labels}, "data": {"cluster.yaml": text}}
+
+
 class Api:
     """objects: by path; a list is filtered by the labels that are asked for, bytes are a log. written: bodies of what changes."""
 
@@ -59,7 +65,7 @@ class Api:
                 ]
                 found = {"items": chosen, "metadata": {}}
             return 200, found if isinstance(found, bytes) else json.dumps(found).encode()
-        if name in ("alignmentruns", "pods", "pytorchjobs"):
+        if name in ("alignmentruns", "configmaps", "pods", "pytorchjobs"):
             return 200, b'{"items": []}'
         return 404, self.status(404, "NotFound", f'{kind} "{name}" not found', name=name, kind=kind)
 

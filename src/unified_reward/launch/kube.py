@@ -316,7 +316,7 @@ def _told(error: _Refused, server: str, path: str) -> UserError:
         return UserError(field="namespace", value=namespace, why="it is being deleted", fix="Wait, or use another one.")
     if error.status == 403:
         return UserError(field="namespace", value=namespace, why=f"you may not do this there ({message})",
-                         fix="Ask an admin for the Role ur-user (users.subjects of the chart), or use another one.")  # fmt: skip
+                         fix="Ask an admin for the installation's Role ur-user (users.subjects of the chart), or use another one.")  # fmt: skip
     if error.status == 404 and error.details.get("kind") == "namespaces":
         return UserError(field="namespace", value=namespace, why="the cluster has no such namespace",
                          fix=f"kubectl create namespace {namespace}, or name another one.")  # fmt: skip
@@ -331,6 +331,6 @@ def _told(error: _Refused, server: str, path: str) -> UserError:
 
 def _install(kind: str) -> str:
     return {
-        "pytorchjobs": "Install Kubeflow's training-operator (the chart has it: --set training-operator.enabled=true).",
+        "pytorchjobs": "Install Kubeflow's training-operator (the chart has it: --set trainingOperator.install=true).",
         "alignmentruns": "Install the operator: helm install ur charts/unified-reward.",
     }.get(kind, "Install what provides it.")

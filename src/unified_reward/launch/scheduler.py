@@ -3,7 +3,7 @@ NAMESPACE:NAME@CONTEXT where `-cfg context` named another cluster than status, l
 
 All that is known of a job is in the cluster. An app is the job that was submitted and its later attempts (label
 `unifiedreward.dev/app`); status, log and cancel look at the latest. The cluster is asked nothing by a dry run but what the
-installation offers (ConfigMap ur-cluster), and not even that when it does not answer.
+installation offers (a ConfigMap of the chart), and not even that when it does not answer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from unified_reward.config import ClusterDefaults
 from unified_reward.errors import UserError
 from unified_reward.launch import config_files, kube
 from unified_reward.launch.apps import all_apps, app_of, attempts, latest, state_of, workload_of
-from unified_reward.launch.installation import CONFIGMAP, offered_by
+from unified_reward.launch.installation import offered_by
 from unified_reward.launch.job_logs import ReplicaLog, archived_replicas
 from unified_reward.launch.job_status import (
     CANCELLED_AT,
@@ -224,7 +224,7 @@ class PyTorchJobScheduler(Scheduler):  # type: ignore[misc]
         try:
             return offered_by(quick, namespace)
         except UserError as error:
-            _note(f"{error} Package defaults are used instead of ConfigMap {CONFIGMAP}.")
+            _note(f"{error} Package defaults are used instead of the installation's.")
             return None
 
     def _located(self, app_id: str) -> tuple[Kube, str, str]:
@@ -259,7 +259,7 @@ def _require_no_offer(cluster: Kube, namespace: str) -> None:
     except UserError:  # who may not read it goes on with the package's own; who reaches no cluster is told so next
         return
     if found != ClusterDefaults():
-        raise UserError(field="cluster", value=cluster.server, why=f"it said too late what ConfigMap {CONFIGMAP} offers",
+        raise UserError(field="cluster", value=cluster.server, why="it said too late what its installation offers",
                         fix="Submit again.")  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from unified_reward.launch.sameness import SUBMITTED, difference
 from unified_reward.launch.scheduler import PyTorchJobScheduler
 from unified_reward.launch.submission import make_request
 
-from ..api_server import Api  # noqa: TID252  (tests are no package that could be named)
+from ..api_server import Api, offer  # noqa: TID252  (tests are no package that could be named)
 
 JOBS = "/apis/kubeflow.org/v1/namespaces/ml/pytorchjobs"
 PLAIN: dict[str, Any] = {"job_id": "j", "env": {"A": "1"}, "node_selector": {"disk": "ssd"}}
@@ -82,19 +82,19 @@ def test_an_offer_that_comes_too_late_is_not_passed_over(monkeypatch: pytest.Mon
         asked = 0
 
         def answer(self, method: str, path: str, query: dict[str, list[str]]) -> tuple[int, bytes]:
-            self.asked += path.endswith("/configmaps/ur-cluster")
+            self.asked += path.endswith("/configmaps")
             if self.asked == 1:
                 return 503, self.status(503, "ServiceUnavailable", "starting")
             return super().answer(method, path, query)
 
     api = Slow()
-    api.objects["/api/v1/namespaces/ml/configmaps/ur-cluster"] = {"data": {"cluster.yaml": "store: s3://ours"}}
+    api.objects["/api/v1/namespaces/ml/configmaps"] = [offer("prod-cluster", "store: s3://ours")]
     monkeypatch.setattr(scheduler_module, "DRY_RUN_RETRY_SECONDS", 0.0)
     monkeypatch.setenv("KUBECONFIG", api.kubeconfig(tmp_path))
     (tmp_path / "torchxconfig").touch()
     monkeypatch.setenv("TORCHXCONFIG", str(tmp_path / "torchxconfig"))
     app = AppDef(name="r", roles=[Role(name="r", image="i:1", entrypoint="train", resource=Resource(1, 0, 64))])
-    with pytest.raises(UserError, match="it said too late what ConfigMap ur-cluster offers"):
+    with pytest.raises(UserError, match="it said too late what its installation offers"):
         PyTorchJobScheduler("torchx").submit(app, PLAIN)
     assert api.written == []
     api.http.shutdown()
