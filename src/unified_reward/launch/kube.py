@@ -316,7 +316,7 @@ def _told(error: _Refused, server: str, path: str) -> UserError:
         return UserError(field="namespace", value=namespace, why="it is being deleted", fix="Wait, or use another one.")
     if error.status == 403:
         return UserError(field="namespace", value=namespace, why=f"you may not do this there ({message})",
-                         fix="Ask an admin for the installation's Role ur-user (users.subjects of the chart), or use another one.")  # fmt: skip
+                         fix="Ask an admin for the chart's Role ur-user (users.subjects), or use another one.")  # fmt: skip
     if error.status == 404 and error.details.get("kind") == "namespaces":
         return UserError(field="namespace", value=namespace, why="the cluster has no such namespace",
                          fix=f"kubectl create namespace {namespace}, or name another one.")  # fmt: skip

@@ -76,7 +76,7 @@ def test_no_such_namespace_no_definition_no_right(
     api.forbidden = ("GET /api/v1/namespaces/ml", "GET " + RUNS)
     line = told(monkeypatch, capsys, words)
     assert "namespace is ml: you may not do this there (" in line
-    assert "Ask an admin for the installation's Role ur-user" in line
+    assert "Ask an admin for the chart's Role ur-user" in line
     api.forbidden, api.unknown = (), ("/apis/unifiedreward.dev",)
     line = told(monkeypatch, capsys, words)
     assert "it does not know alignmentruns. Install the operator: helm install" in line
