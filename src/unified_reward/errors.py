@@ -6,6 +6,7 @@ Everything else that is raised is a defect of ours and keeps its traceback.
 from __future__ import annotations
 
 EXIT_USER_ERROR = 2  # as argparse and click do
+EXIT_AWAY = 75  # as sysexits' EX_TEMPFAIL: what it needs was away, and may be back when it is tried again
 
 
 class UserError(Exception):
@@ -15,7 +16,10 @@ class UserError(Exception):
     value: what was found there; None when nothing was.
     why: why it cannot be, as a clause.
     fix: the way out, as an imperative sentence.
+    exit_code: of a stage that ends of it.
     """
+
+    exit_code = EXIT_USER_ERROR
 
     def __init__(self, *, field: str, value: object, why: str, fix: str) -> None:
         self.field, self.value, self.why, self.fix = field, value, why, fix
@@ -26,11 +30,11 @@ class UserError(Exception):
         return " ".join(f"{self.field} is {shown}: {self.why.rstrip('.')}. {self.fix}".split())
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (self.field, self.value, self.why, self.fix)
+        return _rebuild, (type(self), self.field, self.value, self.why, self.fix)
 
 
-def _rebuild(field: str, value: object, why: str, fix: str) -> UserError:
-    return UserError(field=field, value=value, why=why, fix=fix)
+def _rebuild(kind: type[UserError], field: str, value: object, why: str, fix: str) -> UserError:
+    return kind(field=field, value=value, why=why, fix=fix)
 
 
 def _shorten(text: str, limit: int = 200) -> str:

@@ -18,12 +18,13 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher import api
 
 from unified_reward.errors import EXIT_USER_ERROR
+from unified_reward.launch.causes import FIRST_CAUSES
 
 
 class Agent(LocalElasticAgent):
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
         result: RunResult = super()._monitor_workers(worker_group)
-        if _is_users_error(result.failures):
+        if _told(result.failures) == EXIT_USER_ERROR:
             self._remaining_restarts = 0
         return result
 
@@ -35,16 +36,18 @@ def main(arguments: list[str] | None = None) -> int:
         run.main(arguments)
     except ChildFailedError as error:
         print(error, file=sys.stderr, flush=True)
-        if _is_users_error(error.failures):
-            return EXIT_USER_ERROR
+        told = _told(error.failures)
+        if told is not None:
+            return told
         code = error.get_first_failure()[1].exitcode
         return 128 - code if code < 0 else code
     return 0
 
 
-def _is_users_error(failures: Mapping[int, ProcessFailure]) -> bool:
-    """Of all ranks that ended: a peer that lost its connection may have ended first."""
-    return any(failure.exitcode == EXIT_USER_ERROR for failure in failures.values())
+def _told(failures: Mapping[int, ProcessFailure]) -> int | None:
+    """The exit code that says why, of all ranks that ended: a peer that lost its connection may have ended first."""
+    codes = {failure.exitcode for failure in failures.values()}
+    return next((code for code in FIRST_CAUSES if code in codes), None)
 
 
 if __name__ == "__main__":

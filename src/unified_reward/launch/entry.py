@@ -30,8 +30,8 @@ from types import FrameType
 from typing import TypeVar, cast
 
 from unified_reward import names, progress
-from unified_reward.errors import EXIT_USER_ERROR, UserError
-from unified_reward.launch.causes import EXIT_STOPPED
+from unified_reward.errors import UserError
+from unified_reward.launch.causes import EXIT_STOPPED, FIRST_CAUSES
 from unified_reward.launch.ending import make_ending, write_ending
 from unified_reward.launch.log_archive import LogArchive
 from unified_reward.launch.rendezvous import elastic_command, environments
@@ -77,7 +77,7 @@ def main() -> int:
     except _StoppedError:
         code = ranks.explain("stopped before its ranks had started", EXIT_STOPPED)
     except UserError as error:
-        code = ranks.explain(str(error), EXIT_USER_ERROR)
+        code = ranks.explain(str(error), error.exit_code)
     except OSError as error:
         code = ranks.explain(str(error), 1)
     except Exception:  # a defect: its traceback is kept where the ranks' output is, and the ending still comes
@@ -180,12 +180,13 @@ class _Ranks:
                 self._show_progress()
             time.sleep(POLL_SECONDS)
         codes = [p.returncode for p in self.processes]
-        if EXIT_USER_ERROR in codes:  # no peer's end makes one of these; that of a peer may be noticed before it
-            self.first_failed = codes.index(EXIT_USER_ERROR)
+        told = next((code for code in FIRST_CAUSES if code in codes), None)
+        if told is not None:  # that of a peer may be noticed before it
+            self.first_failed = codes.index(told)
         elif self.first_failed < 0:
             self.first_failed = next((n for n, code in enumerate(codes) if code), -1)
         worst = codes[self.first_failed] if self.first_failed >= 0 else 0
-        if self.elastic and self._stopping and worst not in (0, EXIT_USER_ERROR):
+        if self.elastic and self._stopping and worst not in (0, *FIRST_CAUSES):
             return EXIT_STOPPED  # torchrun ends with 1 then
         return 128 - worst if worst < 0 else worst
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from unified_reward.errors import EXIT_AWAY
 from unified_reward.launch.causes import Cause, cause_of
 from unified_reward.launch.ending import Ending, read_ending
 from unified_reward.launch.pytorchjob import CONTAINER, INDEX_LABEL
@@ -28,6 +29,7 @@ TAKEN_AWAY = {
     "UnexpectedAdmissionError",
 }
 STATUS_UNKNOWN = "ContainerStatusUnknown"
+STORE_AWAY = "StoreUnavailable"  # by the process's own word, as its exit code has it
 # What kubelet and containerd say of a container that they lost: its exit code (137, 255) is then made up.
 LOST = {STATUS_UNKNOWN, "Unknown"}
 STARTING = {"ContainerCreating", "PodInitializing"}  # a container that waits for one of these starts by itself
@@ -181,7 +183,7 @@ def _why(pod: Resource, ended: Resource, ending: Ending | None, code: int | None
     if ending is not None and ending.code == 0:  # killed while its log was archived
         return Cause.PREEMPTED, "", "it was killed when its work was done"
     said = ending.error if ending and ending.error else last_line(ended.get("message"))
-    return cause_of(code), "", said
+    return cause_of(code), STORE_AWAY if code == EXIT_AWAY else "", said
 
 
 def _weight(each: PodFailure) -> int:

@@ -24,7 +24,7 @@ from unified_reward.config import AlignmentRun, ArtifactRef, StageSpec, Tracking
 from unified_reward.config.engines import EngineName
 from unified_reward.config.graph import Node, build_graph, by_urgency
 from unified_reward.config.keys import difference
-from unified_reward.errors import UserError
+from unified_reward.errors import EXIT_AWAY, UserError
 from unified_reward.home import Home
 from unified_reward.judge.pack import load_pack
 from unified_reward.launch.causes import Cause, cause_of
@@ -242,7 +242,7 @@ class _Executor:
             stage.state, stage.why = State.CANCELLED, "stopped; run it again and it goes on where it was"
         else:
             stage.state, stage.error = State.WAITING, ended.error
-            stage.failures.append(cause_of(ended.code) if ended.code != 0 else Cause.CRASHED)
+            stage.failures.append(_cause(ended.code))
         self._save()
 
     def _account(self, usage: Usage, started: float) -> None:
@@ -315,6 +315,13 @@ class _Executor:
         finally:
             for number, handler in kept.items():
                 signal.signal(number, handler)
+
+
+def _cause(code: int | None) -> Cause:
+    """A store that is away is for the person to mend, who sits here and is told so."""
+    if code == 0:
+        return Cause.CRASHED
+    return Cause.USER if code == EXIT_AWAY else cause_of(code)
 
 
 def check_named(document: AlignmentRun, store: ObjectStore, home: Home) -> None:

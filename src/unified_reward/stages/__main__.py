@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from unified_reward.config import Stage, StageSpec, validate
-from unified_reward.errors import EXIT_USER_ERROR, UserError
+from unified_reward.errors import UserError
 from unified_reward.names import ERROR_FILE
 from unified_reward.stages.execute import execute
 from unified_reward.stages.result import leave_result
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         done = execute(_spec(options), started=started)
         leave_result(done, reused=done.finished < started)
     except UserError as error:
-        return _explain(str(error), EXIT_USER_ERROR)
+        return _explain(str(error), error.exit_code)
     except Exception as error:
         exhausted = _exhausted(error)
         if not exhausted:

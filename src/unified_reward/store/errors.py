@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import obstore.exceptions as foreign
 
-from unified_reward.errors import UserError
+from unified_reward.errors import EXIT_AWAY, UserError
 
 OS_ERROR = re.compile(r"\(os error (\d+)\)")
 STATUS = re.compile(r"status code: (\d{3})")
@@ -33,6 +33,14 @@ class StoreError(RuntimeError):
 
 class Unreachable(UserError):
     """No answer within the retry time, or only server errors. Whether a write arrived is unknown."""
+
+    exit_code = EXIT_AWAY
+
+
+class KeysRefused(UserError):
+    """The store does not know the keys: wrong ones, or changed under a running job, whose next attempt gets the new ones."""
+
+    exit_code = EXIT_AWAY
 
 
 @contextmanager
@@ -79,7 +87,8 @@ def is_unreachable(text: str) -> bool:
 
 def _refused(url: str, code: str, *, writing: bool) -> UserError:
     if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch"):
-        return _user(url, "it does not know these keys", "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+        return KeysRefused(field="store", value=url, why="it does not know these keys",
+                           fix="Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.")  # fmt: skip
     right = "refuses writes with these keys" if writing else "denies access with these keys"
     return _user(url, f"the store {right}", "Use keys that may read and write this bucket")
 

@@ -133,8 +133,9 @@ def test_a_stage_that_dies_twice_fails_the_run(world: World) -> None:
     assert "unified-reward logs test score/vlm" in done.stderr
 
 
-def test_what_a_person_must_mend_is_not_tried_again(world: World) -> None:
-    world.fault("reward-train", "exit", code=2, times=9)
+@pytest.mark.parametrize("code", [2, 75], ids=["a mistake", "a store that is away"])
+def test_what_a_person_must_mend_is_not_tried_again(world: World, code: int) -> None:
+    world.fault("reward-train", "exit", code=code, times=9)
     done = world.run("--json")
     assert done.returncode == 2
     assert world.counts()["reward-train"] == 1

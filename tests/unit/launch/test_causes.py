@@ -9,7 +9,10 @@ from unified_reward.launch.causes import Cause, cause_of, read_counts, written_c
 
 @pytest.mark.parametrize(
     ("code", "cause"),
-    [(2, Cause.USER), (143, Cause.PREEMPTED), (137, Cause.MEMORY), (1, Cause.CRASHED), (None, Cause.CRASHED), (139, Cause.CRASHED)],
+    [
+        (2, Cause.USER), (143, Cause.PREEMPTED), (75, Cause.PREEMPTED), (137, Cause.MEMORY), (1, Cause.CRASHED),
+        (None, Cause.CRASHED), (139, Cause.CRASHED),
+    ],
 )  # fmt: skip
 def test_the_cause_behind_an_exit_code(code: int | None, cause: Cause) -> None:
     assert cause_of(code) is cause

@@ -148,9 +148,10 @@ def test_sigterm_ends_it_while_it_waits_for_a_peer(tmp_path: Path) -> None:
     assert process.returncode == 143
 
 
-def test_a_users_error_counts_whichever_rank_is_seen_to_fail_first() -> None:
-    code = "import os, sys, time; os.environ['RANK'] == '0' and sys.exit(1); time.sleep(1); sys.exit(2)"
-    assert _start(code, processes=2).wait(timeout=30) == 2
+@pytest.mark.parametrize("told", [2, 75], ids=["a mistake", "a store that is away"])
+def test_what_no_lost_peer_brings_about_counts_whichever_rank_is_seen_to_fail_first(told: int) -> None:
+    code = f"import os, sys, time; os.environ['RANK'] == '0' and sys.exit(1); time.sleep(1); sys.exit({told})"
+    assert _start(code, processes=2).wait(timeout=30) == told
 
 
 def test_ranks_die_with_the_process_above_them() -> None:

@@ -46,6 +46,8 @@ DISRUPTION = {"type": "DisruptionTarget", "status": "True", "reason": "Preemptio
          Cause.PREEMPTED, "ContainerStatusUnknown", "its node lost track of it, as when it restarts"),
         (pod(0, ended(255, reason="Error", message="step 7")), Cause.CRASHED, "", "step 7"),
         (pod(0, ended(255, reason="Unknown", message=json.dumps({"code": 2, "error": "x is 0"}))), Cause.USER, "", "x is 0"),
+        (pod(0, ended(75, message=json.dumps({"code": 75, "error": "store is s3://b: no answer came"}))),
+         Cause.PREEMPTED, "StoreUnavailable", "store is s3://b: no answer came"),
         (pod(0, ended(1, message="a\nKeyError: 'x'\n")), Cause.CRASHED, "", "KeyError: 'x'"),
     ],
 )  # fmt: skip

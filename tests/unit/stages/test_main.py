@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import pytest
 import torch
 
+from unified_reward.errors import UserError
 from unified_reward.stages import __main__ as stage_process
 from unified_reward.stages.__main__ import OUT_OF_MEMORY
+from unified_reward.store.errors import KeysRefused, Unreachable
 
 
 def _too_much_of_the_host() -> None:
@@ -75,3 +78,20 @@ def test_any_other_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, tm
 
     with pytest.raises(type(error)):
         _end(monkeypatch, tmp_path, fail)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UserError(field="spec.steps", value=0, why="it is too few", fix="Use more."), 2),
+        (Unreachable(field="store", value="s3://b", why="no answer came", fix="Check it."), 75),
+        (KeysRefused(field="store", value="s3://b", why="it does not know these keys", fix="Check them."), 75),
+    ],
+)
+def test_a_store_that_is_away_is_told_from_a_mistake(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: UserError, code: int
+) -> None:
+    def fail() -> None:
+        raise pickle.loads(pickle.dumps(error))  # as it comes from another process
+
+    assert _end(monkeypatch, tmp_path, fail) == (code, str(error))

@@ -5,7 +5,7 @@ import pytest
 
 from unified_reward.errors import UserError
 from unified_reward.store import NotFound, StoreError
-from unified_reward.store.errors import Unreachable, translate
+from unified_reward.store.errors import KeysRefused, Unreachable, translate
 
 GENERIC, DENIED = foreign.GenericError, foreign.PermissionDeniedError
 PUT = "Error performing PUT http://127.0.0.1:9000/bucket/k in 5ms"
@@ -27,7 +27,7 @@ def body(code: str) -> str:
         (GENERIC(f"{STATUS}404 Not Found: {body('NoSuchBucket')}"), False, UserError, "bucket does not exist"),
         (DENIED(f"{STATUS}403 Forbidden: "), False, UserError, "denies access with these keys"),
         (DENIED(f"{STATUS}403 Forbidden: {body('AccessDenied')}"), True, UserError, "refuses writes"),
-        (GENERIC(f"{STATUS}403 Forbidden: {body('InvalidAccessKeyId')}"), False, UserError, "does not know these keys"),
+        (GENERIC(f"{STATUS}403 Forbidden: {body('InvalidAccessKeyId')}"), False, KeysRefused, "does not know these keys"),
         (GENERIC(f"{STATUS}507 Insufficient Storage: {body('XMinioStorageFull')}"), True, UserError, "no space is left"),
         (GENERIC(f"{LOCAL}No space left on device (os error 28)"), True, UserError, "no space is left"),
         (GENERIC(f"{LOCAL}Read-only file system (os error 30)"), True, UserError, "writing there is not permitted"),
