@@ -1,93 +1,16 @@
-"""The chart as Helm renders it: good and bad values, and what holds for every object of it.
-
-Helm is taken from HELM_BIN or PATH, else the packed one beside the repository is unpacked; the tests are skipped, with
-the reason, where there is none. CI has one.
-"""
+"""The chart as Helm renders it: what holds for every object of it, and for each of its parts."""
 
 from __future__ import annotations
 
-import functools
 import json
-import lzma
-import os
 import re
-import shutil
 import subprocess
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
-from unified_reward.config import ClusterDefaults, read_defaults
+from unified_reward.config import ClusterDefaults
 
-ROOT = Path(__file__).resolve().parents[2]
-CHART = ROOT / "charts" / "unified-reward"
-PACKED = ROOT.parent / "shared" / "cluster" / "bin" / "helm.xz"
-FLAGS = ("--kube-version", "1.34.2", "--namespace", "ns")
-EXTERNAL = (
-    "global.objectStore.bundled=false", "global.objectStore.endpoint=https://s3.example.org:9443",
-    "global.objectStore.existingSecret=keys", "mlflow.artifacts.existingSecret=mlflow-keys",
-    "mlflow.database.bundled=false", "mlflow.database.existingSecret=database",
-)  # fmt: skip
-SERVE = ("serve.enabled=true", "serve.model=run:shapes")
-Manifest = dict[str, Any]
-Render = Callable[..., list[Manifest]]
-
-
-@pytest.fixture(scope="session")
-def helm(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """HELM_BIN, else the one on PATH, else the packed one beside the repository, else a skip."""
-    found = os.environ.get("HELM_BIN") or shutil.which("helm")
-    if found:
-        return found
-    if not PACKED.is_file():
-        pytest.skip("no Helm: put helm on PATH or set HELM_BIN")
-    binary = tmp_path_factory.mktemp("helm") / "helm"
-    with lzma.open(PACKED) as packed, binary.open("wb") as unpacked:
-        shutil.copyfileobj(packed, unpacked)
-    binary.chmod(0o755)
-    return str(binary)
-
-
-def _template(helm: str, sets: tuple[str, ...], release: str = "ur") -> subprocess.CompletedProcess[str]:
-    options = [part for text in sets for part in ("--set", text)]
-    command = [helm, "template", release, str(CHART), *FLAGS, *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
-
-
-@pytest.fixture(scope="session")
-def render(helm: str) -> Render:
-    @functools.cache
-    def rendered(*sets: str) -> list[Manifest]:
-        done = _template(helm, sets)
-        assert done.returncode == 0, done.stderr
-        return [found for found in yaml.safe_load_all(done.stdout) if found]
-
-    return rendered
-
-
-def one(manifests: list[Manifest], kind: str, name: str) -> Manifest:
-    (found,) = [m for m in manifests if m["kind"] == kind and m["metadata"]["name"] == name]
-    return found
-
-
-def pods(manifests: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
-    """Name and pod spec of everything that starts pods."""
-    for manifest in manifests:
-        if manifest["kind"] == "Pod":
-            yield manifest["metadata"]["name"], manifest["spec"]
-        elif "template" in manifest.get("spec", {}):
-            yield manifest["metadata"]["name"], manifest["spec"]["template"]["spec"]
-
-
-def containers(spec: Manifest) -> list[Manifest]:
-    return [*spec.get("initContainers", []), *spec["containers"]]
-
-
-def defaults_of(manifests: list[Manifest]) -> ClusterDefaults:
-    return read_defaults(one(manifests, "ConfigMap", "ur-cluster")["data"]["cluster.yaml"])
+from .chart import CHART, EXTERNAL, SERVE, Render, containers, defaults_of, one, pods
 
 
 def test_the_linter_has_no_complaint(helm: str) -> None:
@@ -132,22 +55,6 @@ def test_every_server_is_probed(render: Render) -> None:
         if manifest["kind"] in ("Deployment", "StatefulSet"):
             for container in manifest["spec"]["template"]["spec"]["containers"]:
                 assert {"livenessProbe", "readinessProbe"} <= set(container), manifest["metadata"]["name"]
-
-
-def test_every_pod_lies_under_a_policy_of_both_directions(render: Render) -> None:
-    manifests = render("trainingOperator.install=true", *SERVE)
-    policies = [m["spec"] for m in manifests if m["kind"] == "NetworkPolicy"]
-    assert all(policy["policyTypes"] == ["Ingress", "Egress"] for policy in policies)
-    selected = [policy["podSelector"]["matchLabels"].items() for policy in policies]
-    for manifest in manifests:
-        if manifest["kind"] in ("Deployment", "StatefulSet", "Job", "Pod"):
-            template = manifest if manifest["kind"] == "Pod" else manifest["spec"]["template"]
-            labels = template["metadata"]["labels"].items()
-            assert any(wanted <= labels for wanted in selected), manifest["metadata"]["name"]
-
-
-def test_policies_can_be_left_out(render: Render) -> None:
-    assert not [m for m in render("global.networkPolicy.enabled=false") if m["kind"] == "NetworkPolicy"]
 
 
 def test_the_operator_may_do_what_it_does_and_no_more(render: Render) -> None:
@@ -358,57 +265,3 @@ def test_a_served_judge_s_gpu_token_and_options(render: Render) -> None:
     assert token in server["env"]
     assert deployment["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
     assert one(manifests, "PodDisruptionBudget", "ur-serve")["spec"]["maxUnavailable"] == 1
-
-
-BAD = [
-    ("global.image.tag=latest", "global.image.tag"),
-    ("global.image.registry=https://registry.example.org", "/global/image/registry"),
-    ("global.image.pullPolicy=Sometimes", "/global/image/pullPolicy"),
-    ("global.imagePullSecrets={Not A Name}", "/global/imagePullSecrets/0"),
-    ("global.objectStore.bucket=Upper_Case", "/global/objectStore/bucket"),
-    ("global.objectStore.bundled=false", "/global/objectStore/existingSecret"),
-    ("global.objectStore.endpoint=http://s3.example.org", "/global/objectStore/endpoint"),
-    ("global.networkPolicy.apiServerPorts={70000}", "/global/networkPolicy/apiServerPorts/0"),
-    ("cluster.gpuResource=gpu", "/cluster/gpuResource"),
-    ("cluster.ttlSecondsAfterFinished=-1", "/cluster/ttlSecondsAfterFinished"),
-    ("cluster.trackingUri=http://user:secret@mlflow", "/cluster/trackingUri"),
-    ("cluster.env.ONE=1", "/cluster/env/ONE"),
-    ("cluster.tolerations[0].efect=NoSchedule", "efect"),
-    ("minio.image.digest=sha256:short", "/minio/image/digest"),
-    ("minio.persistence.size=ten", "/minio/persistence/size"),
-    ("minio.staleUploads=1day", "/minio/staleUploads"),
-    ("minio.resources.limits.memory=1Gb", "/minio/resources/limits/memory"),
-    ("mlflow.replicas=0", "/mlflow/replicas"),
-    ("mlflow.replica=2", "replica"),
-    ("mlflow.allowedHosts={https://ml.example.org}", "/mlflow/allowedHosts/0"),
-    ("mlflow.database.bundled=false", "/mlflow/database/existingSecret"),
-    ("operator.image.repository=UR", "/operator/image/repository"),
-    ("operator.command=python", "/operator/command"),
-    ("operator.replicas=2", "replicas"),
-    ("serve.enabled=true", "/serve/model"),
-    ("serve.model=shapes:latest", "/serve/model"),
-    ("serve.gpus=2", "/serve/gpus"),
-    ("serve.token=secret", "token"),
-    ("serve.fetch={http://}", "/serve/fetch/0"),
-    ("serve.startupSeconds=0", "/serve/startupSeconds"),
-    ("serve.modelSpace=lots", "/serve/modelSpace"),
-    ("trainingOperator.initImage=busybox", "/trainingOperator/initImage"),
-    ("trainingOperator.install=true,trainingOperator.initImage=busybox:latest", "trainingOperator.initImage"),
-    ("trainingoperator.install=true", "trainingoperator"),
-    ("mlflow.enabled=false", "cluster.trackingUri"),
-    ("mlflow.artifacts.bucket=unified-reward", "mlflow.artifacts.bucket"),
-]
-
-
-@pytest.mark.parametrize(("mistake", "named"), BAD, ids=[mistake for mistake, _ in BAD])
-def test_a_mistake_is_refused_by_the_field_s_name(helm: str, mistake: str, named: str) -> None:
-    done = _template(helm, (mistake,))
-    assert done.returncode != 0
-    where = named if "." in named or "/" not in named else f"at '{named}'"
-    assert where in done.stderr, done.stderr
-
-
-def test_a_release_s_name_that_is_too_long_for_its_objects(helm: str) -> None:
-    done = _template(helm, (), release="a-release-with-a-name-of-more-than-thirty")
-    assert done.returncode != 0
-    assert "Choose one of at most 30" in done.stderr
