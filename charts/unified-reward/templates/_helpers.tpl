@@ -4,6 +4,9 @@
 {{- if gt (len .Release.Name) 30 -}}
 {{- fail (printf "release name %s is %d characters long: every object's name begins with it. Choose one of at most 30" .Release.Name (len .Release.Name)) -}}
 {{- end -}}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" .Release.Name) -}}
+{{- fail (printf "release name %s cannot begin the name of a Service: choose one of lower-case letters, digits and dashes that starts with a letter" .Release.Name) -}}
+{{- end -}}
 {{- .Release.Name -}}
 {{- end -}}
 
