@@ -10,7 +10,7 @@ import pytest
 
 from unified_reward.config import ClusterDefaults
 
-from .chart import CHART, EXTERNAL, SERVE, Render, containers, defaults_of, one, pods
+from .chart import CHART, EXTERNAL, SERVE, Manifest, Render, containers, defaults_of, documents, one, pods, template
 
 
 def test_the_linter_has_no_complaint(helm: str) -> None:
@@ -265,3 +265,48 @@ def test_a_served_judge_s_gpu_token_and_options(render: Render) -> None:
     assert token in server["env"]
     assert deployment["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
     assert one(manifests, "PodDisruptionBudget", "ur-serve")["spec"]["maxUnavailable"] == 1
+
+
+def rights(role: Manifest) -> set[tuple[str, str]]:
+    return {(resource, verb) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]
+            if "resourceNames" not in rule}  # fmt: skip
+
+
+def test_the_training_operator_changes_no_webhook_but_its_own(render: Render) -> None:
+    role = one(render("trainingOperator.install=true"), "ClusterRole", "ur-training-operator-ns")
+    hooks = "validatingwebhookconfigurations"
+    assert {right for right in rights(role) if right[0] == hooks} == {(hooks, "list"), (hooks, "watch")}
+    (own,) = [rule for rule in role["rules"] if "resourceNames" in rule]
+    assert (own["resourceNames"], own["verbs"]) == (["validator.training-operator.kubeflow.org"], ["get", "update"])
+
+
+def test_a_training_operator_of_one_namespace_has_rights_in_that_alone(render: Render) -> None:
+    everywhere = one(render("trainingOperator.install=true"), "ClusterRole", "ur-training-operator-ns")
+    manifests = render("trainingOperator.install=true", "trainingOperator.watchNamespace=team")
+    cluster, role = (
+        one(manifests, *name)
+        for name in (("ClusterRole", "ur-training-operator-ns"), ("Role", "ur-training-operator-jobs"))
+    )
+    assert {resource for resource, _ in rights(cluster)} == {"priorityclasses", "validatingwebhookconfigurations"}
+    assert rights(cluster) | rights(role) == rights(everywhere)
+    binding = one(manifests, "RoleBinding", "ur-training-operator-jobs")
+    assert {each["metadata"]["namespace"] for each in (role, binding)} == {"team"}
+    assert binding["roleRef"]["name"] == "ur-training-operator-jobs"
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "ur-training-operator", "namespace": "ns"}]
+
+
+def test_the_training_operator_is_installed_away_from_people(helm: str) -> None:
+    people = ("trainingOperator.install=true", "users.subjects[0].kind=Group", "users.subjects[0].name=ml-team")
+    refused = template(helm, people)
+    assert refused.returncode != 0
+    file = "values-training-operator.yaml"
+    assert "users.subjects" in refused.stderr
+    assert f"-f charts/unified-reward/{file}" in refused.stderr
+    done = template(helm, release="training", values=(CHART / file).read_text())
+    assert done.returncode == 0, done.stderr
+    started = {
+        manifest["metadata"]["name"]
+        for manifest in documents(done.stdout)
+        if manifest["kind"] in ("Deployment", "StatefulSet", "Job")
+    }
+    assert started == {"training-training-operator"}
