@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from unified_reward.config import ClusterDefaults
 
+from .api_server import Api
 from .chart import CHART, EXTERNAL, SERVE, Manifest, Render, containers, defaults_of, documents, one, pods, template
 
 
@@ -267,6 +271,22 @@ def test_a_served_judge_s_gpu_token_and_options(render: Render) -> None:
     assert one(manifests, "PodDisruptionBudget", "ur-serve")["spec"]["maxUnavailable"] == 1
 
 
+def test_our_images_have_one_version_when_none_is_named(render: Render) -> None:
+    images = {container["image"] for _, spec in pods(render(*SERVE)) for container in containers(spec)}
+    ours = {image.rpartition(":")[0]: image.rpartition(":")[2] for image in images if "/ur-" in image}
+    assert ours == {f"localhost/ur-{name}": "0.1.0" for name in ("trainer", "operator", "mlflow", "postgres")}
+    versions = {yaml.safe_load(path.read_text())["version"] for path in CHART.rglob("Chart.yaml")}
+    assert versions == {"0.1.0"}
+
+
+def test_postgres_has_time_to_recover_and_room_for_the_official_image_s_socket(render: Render) -> None:
+    (server,) = one(render(), "StatefulSet", "ur-postgres")["spec"]["template"]["spec"]["containers"]
+    assert server["startupProbe"]["periodSeconds"] * server["startupProbe"]["failureThreshold"] == 1800
+    given = {each["name"]: each["value"] for each in server["env"]}
+    assert int(given["PGCTLTIMEOUT"]) >= 1800
+    assert {"name": "tmp", "mountPath": "/var/run/postgresql", "subPath": "run"} in server["volumeMounts"]
+
+
 def rights(role: Manifest) -> set[tuple[str, str]]:
     return {(resource, verb) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]
             if "resourceNames" not in rule}  # fmt: skip
@@ -310,3 +330,42 @@ def test_the_training_operator_is_installed_away_from_people(helm: str) -> None:
         if manifest["kind"] in ("Deployment", "StatefulSet", "Job")
     }
     assert started == {"training-training-operator"}
+
+
+@pytest.mark.parametrize(
+    ("release", "labels", "refused"),
+    [
+        ("other", {}, True),
+        ("ur", {}, False),
+        ("other", {"app.kubernetes.io/part-of": "another-platform"}, False),
+        ("other", {"app.kubernetes.io/name": "mlflow"}, False),
+    ],
+    ids=["another-release", "this-release", "another-operator", "another-part"],
+)
+def test_a_namespace_has_one_operator(
+    helm: str, render: Render, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    release: str, labels: dict[str, str], refused: bool,
+) -> None:  # fmt: skip
+    there: dict[str, Any] = one(render(), "Deployment", "ur-operator")["metadata"]
+    there = {
+        "name": f"{release}-operator",
+        "labels": {**there["labels"], "app.kubernetes.io/instance": release, **labels},
+    }
+    api = Api()
+    for version, path, resource, kind in (
+        ("v1", "/api/v1", "secrets", "Secret"),
+        ("apps/v1", "/apis/apps/v1", "deployments", "Deployment"),
+    ):
+        found = {"name": resource, "kind": kind, "namespaced": True, "verbs": ["get", "list"]}
+        api.objects[path] = {"kind": "APIResourceList", "groupVersion": version, "resources": [found]}
+    api.objects["/apis/apps/v1/namespaces/ns/deployments"] = {
+        "kind": "DeploymentList", "apiVersion": "apps/v1", "metadata": {},
+        "items": [{"kind": "Deployment", "apiVersion": "apps/v1", "metadata": there}],
+    }  # fmt: skip
+    monkeypatch.setenv("KUBECONFIG", api.kubeconfig(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    done = template(helm, options=("--dry-run=server",))
+    api.http.shutdown()
+    api.http.server_close()
+    assert (done.returncode != 0) == refused, done.stderr
+    assert ("namespace ns has an operator of release other already" in done.stderr) == refused

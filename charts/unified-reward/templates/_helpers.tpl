@@ -26,7 +26,8 @@ app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
 helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
 {{- end -}}
 
-{{/* (list $ image ours): registry/repository:tag, or @digest, which wins. ours: the global tag applies. */}}
+{{/* (list $ image ours): registry/repository:tag, or @digest, which wins. ours: the global tag applies, else the chart's version.
+     All parts have the same version; an appVersion is that of what a part packages. */}}
 {{- define "ur.image" -}}
 {{- $root := index . 0 -}}{{- $image := index . 1 -}}{{- $ours := index . 2 -}}
 {{- $global := $root.Values.global.image -}}
@@ -35,7 +36,7 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- printf "%s@%s" $name $image.digest -}}
 {{- else -}}
 {{- $tag := $image.tag -}}
-{{- if and (not $tag) $ours -}}{{- $tag = default $root.Chart.AppVersion $global.tag -}}{{- end -}}
+{{- if and (not $tag) $ours -}}{{- $tag = default $root.Chart.Version $global.tag -}}{{- end -}}
 {{- if eq $tag "latest" -}}
 {{- fail (printf "the tag of image %s is latest, which names no version: set another in global.image.tag or in the image's own tag" $image.repository) -}}
 {{- end -}}
@@ -43,7 +44,6 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- end -}}
 {{- end -}}
 
-{{/* Our images carry one version: that of the umbrella, which subcharts know as their own. */}}
 {{- define "ur.pullSecrets" -}}
 {{- with .Values.global.imagePullSecrets }}
 imagePullSecrets:
