@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -369,3 +370,23 @@ def test_a_namespace_has_one_operator(
     api.http.server_close()
     assert (done.returncode != 0) == refused, done.stderr
     assert ("namespace ns has an operator of release other already" in done.stderr) == refused
+
+
+@pytest.mark.parametrize(
+    ("sets", "told"),
+    [((), True), ((*EXTERNAL, "mlflow.database.bundled=true"), True), (EXTERNAL, False)],
+    ids=["bundled", "external-s3", "external"],
+)
+def test_who_renders_without_the_cluster_is_told_of_generated_passwords(
+    helm: str, tmp_path: Path, sets: tuple[str, ...], told: bool
+) -> None:
+    chart = shutil.copytree(CHART, tmp_path / "chart")
+    (chart / "templates" / "NOTES.txt").rename(chart / "NOTES.txt")
+    (chart / "templates" / "notes.yaml").write_text(
+        'kind: Notes\nmetadata: {name: notes}\ntext: {{ tpl (.Files.Get "NOTES.txt") . | toJson }}\n'
+    )
+    done = template(helm, sets, chart=chart)
+    assert done.returncode == 0, done.stderr
+    notes = one(documents(done.stdout), "Notes", "notes")["text"]
+    assert "Unified Reward 0.1.0 is installed as ur" in notes
+    assert ("Passwords were generated once" in notes) == told
