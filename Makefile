@@ -59,7 +59,7 @@ demo-cluster: $(VENV)/.runtime $(if $(IMAGES),images images-load) ## the demo on
 test-cluster: $(VENV)/.test $(if $(IMAGES),images images-load) ## tests on the cluster of your kubeconfig, in a namespace of their own
 	PATH=$(CURDIR)/$(BIN):$$PATH UR_CLUSTER_TESTS=1 UR_REGISTRY=$(REGISTRY) UR_TAG=$(TAG) $(BIN)/python -m pytest tests/e2e -p no:cacheprovider --timeout 1200
 
-chart: ## lint the Helm chart; what it renders is under test in tests/unit/test_charts.py
+chart: ## lint the Helm chart; what it renders is under test in tests/unit/test_chart*.py
 	helm lint --strict charts/unified-reward
 
 format: $(VENV)/.test ## rewrite the code in the house style

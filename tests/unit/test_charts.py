@@ -1,93 +1,21 @@
-"""The chart as Helm renders it: good and bad values, and what holds for every object of it.
-
-Helm is taken from HELM_BIN or PATH, else the packed one beside the repository is unpacked; the tests are skipped, with
-the reason, where there is none. CI has one.
-"""
+"""The chart as Helm renders it: what holds for every object of it, and for each of its parts."""
 
 from __future__ import annotations
 
-import functools
 import json
-import lzma
-import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from unified_reward.config import ClusterDefaults, read_defaults
+from unified_reward.config import ClusterDefaults
 
-ROOT = Path(__file__).resolve().parents[2]
-CHART = ROOT / "charts" / "unified-reward"
-PACKED = ROOT.parent / "shared" / "cluster" / "bin" / "helm.xz"
-FLAGS = ("--kube-version", "1.34.2", "--namespace", "ns")
-EXTERNAL = (
-    "global.objectStore.bundled=false", "global.objectStore.endpoint=https://s3.example.org:9443",
-    "global.objectStore.existingSecret=keys", "mlflow.artifacts.existingSecret=mlflow-keys",
-    "mlflow.database.bundled=false", "mlflow.database.existingSecret=database",
-)  # fmt: skip
-SERVE = ("serve.enabled=true", "serve.model=run:shapes")
-Manifest = dict[str, Any]
-Render = Callable[..., list[Manifest]]
-
-
-@pytest.fixture(scope="session")
-def helm(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """HELM_BIN, else the one on PATH, else the packed one beside the repository, else a skip."""
-    found = os.environ.get("HELM_BIN") or shutil.which("helm")
-    if found:
-        return found
-    if not PACKED.is_file():
-        pytest.skip("no Helm: put helm on PATH or set HELM_BIN")
-    binary = tmp_path_factory.mktemp("helm") / "helm"
-    with lzma.open(PACKED) as packed, binary.open("wb") as unpacked:
-        shutil.copyfileobj(packed, unpacked)
-    binary.chmod(0o755)
-    return str(binary)
-
-
-def _template(helm: str, sets: tuple[str, ...], release: str = "ur") -> subprocess.CompletedProcess[str]:
-    options = [part for text in sets for part in ("--set", text)]
-    command = [helm, "template", release, str(CHART), *FLAGS, *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
-
-
-@pytest.fixture(scope="session")
-def render(helm: str) -> Render:
-    @functools.cache
-    def rendered(*sets: str) -> list[Manifest]:
-        done = _template(helm, sets)
-        assert done.returncode == 0, done.stderr
-        return [found for found in yaml.safe_load_all(done.stdout) if found]
-
-    return rendered
-
-
-def one(manifests: list[Manifest], kind: str, name: str) -> Manifest:
-    (found,) = [m for m in manifests if m["kind"] == kind and m["metadata"]["name"] == name]
-    return found
-
-
-def pods(manifests: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
-    """Name and pod spec of everything that starts pods."""
-    for manifest in manifests:
-        if manifest["kind"] == "Pod":
-            yield manifest["metadata"]["name"], manifest["spec"]
-        elif "template" in manifest.get("spec", {}):
-            yield manifest["metadata"]["name"], manifest["spec"]["template"]["spec"]
-
-
-def containers(spec: Manifest) -> list[Manifest]:
-    return [*spec.get("initContainers", []), *spec["containers"]]
-
-
-def defaults_of(manifests: list[Manifest]) -> ClusterDefaults:
-    return read_defaults(one(manifests, "ConfigMap", "ur-cluster")["data"]["cluster.yaml"])
+from .api_server import Api
+from .chart import CHART, EXTERNAL, SERVE, Manifest, Render, containers, defaults_of, documents, one, pods, template
 
 
 def test_the_linter_has_no_complaint(helm: str) -> None:
@@ -132,22 +60,6 @@ def test_every_server_is_probed(render: Render) -> None:
         if manifest["kind"] in ("Deployment", "StatefulSet"):
             for container in manifest["spec"]["template"]["spec"]["containers"]:
                 assert {"livenessProbe", "readinessProbe"} <= set(container), manifest["metadata"]["name"]
-
-
-def test_every_pod_lies_under_a_policy_of_both_directions(render: Render) -> None:
-    manifests = render("trainingOperator.install=true", *SERVE)
-    policies = [m["spec"] for m in manifests if m["kind"] == "NetworkPolicy"]
-    assert all(policy["policyTypes"] == ["Ingress", "Egress"] for policy in policies)
-    selected = [policy["podSelector"]["matchLabels"].items() for policy in policies]
-    for manifest in manifests:
-        if manifest["kind"] in ("Deployment", "StatefulSet", "Job", "Pod"):
-            template = manifest if manifest["kind"] == "Pod" else manifest["spec"]["template"]
-            labels = template["metadata"]["labels"].items()
-            assert any(wanted <= labels for wanted in selected), manifest["metadata"]["name"]
-
-
-def test_policies_can_be_left_out(render: Render) -> None:
-    assert not [m for m in render("global.networkPolicy.enabled=false") if m["kind"] == "NetworkPolicy"]
 
 
 def test_the_operator_may_do_what_it_does_and_no_more(render: Render) -> None:
@@ -360,55 +272,121 @@ def test_a_served_judge_s_gpu_token_and_options(render: Render) -> None:
     assert one(manifests, "PodDisruptionBudget", "ur-serve")["spec"]["maxUnavailable"] == 1
 
 
-BAD = [
-    ("global.image.tag=latest", "global.image.tag"),
-    ("global.image.registry=https://registry.example.org", "/global/image/registry"),
-    ("global.image.pullPolicy=Sometimes", "/global/image/pullPolicy"),
-    ("global.imagePullSecrets={Not A Name}", "/global/imagePullSecrets/0"),
-    ("global.objectStore.bucket=Upper_Case", "/global/objectStore/bucket"),
-    ("global.objectStore.bundled=false", "/global/objectStore/existingSecret"),
-    ("global.objectStore.endpoint=http://s3.example.org", "/global/objectStore/endpoint"),
-    ("global.networkPolicy.apiServerPorts={70000}", "/global/networkPolicy/apiServerPorts/0"),
-    ("cluster.gpuResource=gpu", "/cluster/gpuResource"),
-    ("cluster.ttlSecondsAfterFinished=-1", "/cluster/ttlSecondsAfterFinished"),
-    ("cluster.trackingUri=http://user:secret@mlflow", "/cluster/trackingUri"),
-    ("cluster.env.ONE=1", "/cluster/env/ONE"),
-    ("cluster.tolerations[0].efect=NoSchedule", "efect"),
-    ("minio.image.digest=sha256:short", "/minio/image/digest"),
-    ("minio.persistence.size=ten", "/minio/persistence/size"),
-    ("minio.staleUploads=1day", "/minio/staleUploads"),
-    ("minio.resources.limits.memory=1Gb", "/minio/resources/limits/memory"),
-    ("mlflow.replicas=0", "/mlflow/replicas"),
-    ("mlflow.replica=2", "replica"),
-    ("mlflow.allowedHosts={https://ml.example.org}", "/mlflow/allowedHosts/0"),
-    ("mlflow.database.bundled=false", "/mlflow/database/existingSecret"),
-    ("operator.image.repository=UR", "/operator/image/repository"),
-    ("operator.command=python", "/operator/command"),
-    ("operator.replicas=2", "replicas"),
-    ("serve.enabled=true", "/serve/model"),
-    ("serve.model=shapes:latest", "/serve/model"),
-    ("serve.gpus=2", "/serve/gpus"),
-    ("serve.token=secret", "token"),
-    ("serve.fetch={http://}", "/serve/fetch/0"),
-    ("serve.startupSeconds=0", "/serve/startupSeconds"),
-    ("serve.modelSpace=lots", "/serve/modelSpace"),
-    ("trainingOperator.initImage=busybox", "/trainingOperator/initImage"),
-    ("trainingOperator.install=true,trainingOperator.initImage=busybox:latest", "trainingOperator.initImage"),
-    ("trainingoperator.install=true", "trainingoperator"),
-    ("mlflow.enabled=false", "cluster.trackingUri"),
-    ("mlflow.artifacts.bucket=unified-reward", "mlflow.artifacts.bucket"),
-]
+def test_our_images_have_one_version_when_none_is_named(render: Render) -> None:
+    images = {container["image"] for _, spec in pods(render(*SERVE)) for container in containers(spec)}
+    ours = {image.rpartition(":")[0]: image.rpartition(":")[2] for image in images if "/ur-" in image}
+    assert ours == {f"localhost/ur-{name}": "0.1.0" for name in ("trainer", "operator", "mlflow", "postgres")}
+    versions = {yaml.safe_load(path.read_text())["version"] for path in CHART.rglob("Chart.yaml")}
+    assert versions == {"0.1.0"}
 
 
-@pytest.mark.parametrize(("mistake", "named"), BAD, ids=[mistake for mistake, _ in BAD])
-def test_a_mistake_is_refused_by_the_field_s_name(helm: str, mistake: str, named: str) -> None:
-    done = _template(helm, (mistake,))
-    assert done.returncode != 0
-    where = named if "." in named or "/" not in named else f"at '{named}'"
-    assert where in done.stderr, done.stderr
+def test_postgres_has_time_to_recover_and_room_for_the_official_image_s_socket(render: Render) -> None:
+    (server,) = one(render(), "StatefulSet", "ur-postgres")["spec"]["template"]["spec"]["containers"]
+    assert server["startupProbe"]["periodSeconds"] * server["startupProbe"]["failureThreshold"] == 1800
+    given = {each["name"]: each["value"] for each in server["env"]}
+    assert int(given["PGCTLTIMEOUT"]) >= 1800
+    assert {"name": "tmp", "mountPath": "/var/run/postgresql", "subPath": "run"} in server["volumeMounts"]
 
 
-def test_a_release_s_name_that_is_too_long_for_its_objects(helm: str) -> None:
-    done = _template(helm, (), release="a-release-with-a-name-of-more-than-thirty")
-    assert done.returncode != 0
-    assert "Choose one of at most 30" in done.stderr
+def rights(role: Manifest) -> set[tuple[str, str]]:
+    return {(resource, verb) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]
+            if "resourceNames" not in rule}  # fmt: skip
+
+
+def test_the_training_operator_changes_no_webhook_but_its_own(render: Render) -> None:
+    role = one(render("trainingOperator.install=true"), "ClusterRole", "ur-training-operator-ns")
+    hooks = "validatingwebhookconfigurations"
+    assert {right for right in rights(role) if right[0] == hooks} == {(hooks, "list"), (hooks, "watch")}
+    (own,) = [rule for rule in role["rules"] if "resourceNames" in rule]
+    assert (own["resourceNames"], own["verbs"]) == (["validator.training-operator.kubeflow.org"], ["get", "update"])
+
+
+def test_a_training_operator_of_one_namespace_has_rights_in_that_alone(render: Render) -> None:
+    everywhere = one(render("trainingOperator.install=true"), "ClusterRole", "ur-training-operator-ns")
+    manifests = render("trainingOperator.install=true", "trainingOperator.watchNamespace=team")
+    cluster, role = (
+        one(manifests, *name)
+        for name in (("ClusterRole", "ur-training-operator-ns"), ("Role", "ur-training-operator-jobs"))
+    )
+    assert {resource for resource, _ in rights(cluster)} == {"priorityclasses", "validatingwebhookconfigurations"}
+    assert rights(cluster) | rights(role) == rights(everywhere)
+    binding = one(manifests, "RoleBinding", "ur-training-operator-jobs")
+    assert {each["metadata"]["namespace"] for each in (role, binding)} == {"team"}
+    assert binding["roleRef"]["name"] == "ur-training-operator-jobs"
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "ur-training-operator", "namespace": "ns"}]
+
+
+def test_the_training_operator_is_installed_away_from_people(helm: str) -> None:
+    people = ("trainingOperator.install=true", "users.subjects[0].kind=Group", "users.subjects[0].name=ml-team")
+    refused = template(helm, people)
+    assert refused.returncode != 0
+    file = "values-training-operator.yaml"
+    assert "users.subjects" in refused.stderr
+    assert f"-f charts/unified-reward/{file}" in refused.stderr
+    done = template(helm, release="training", values=(CHART / file).read_text())
+    assert done.returncode == 0, done.stderr
+    started = {
+        manifest["metadata"]["name"]
+        for manifest in documents(done.stdout)
+        if manifest["kind"] in ("Deployment", "StatefulSet", "Job")
+    }
+    assert started == {"training-training-operator"}
+
+
+@pytest.mark.parametrize(
+    ("release", "labels", "refused"),
+    [
+        ("other", {}, True),
+        ("ur", {}, False),
+        ("other", {"app.kubernetes.io/part-of": "another-platform"}, False),
+        ("other", {"app.kubernetes.io/name": "mlflow"}, False),
+    ],
+    ids=["another-release", "this-release", "another-operator", "another-part"],
+)
+def test_a_namespace_has_one_operator(
+    helm: str, render: Render, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    release: str, labels: dict[str, str], refused: bool,
+) -> None:  # fmt: skip
+    there: dict[str, Any] = one(render(), "Deployment", "ur-operator")["metadata"]
+    there = {
+        "name": f"{release}-operator",
+        "labels": {**there["labels"], "app.kubernetes.io/instance": release, **labels},
+    }
+    api = Api()
+    for version, path, resource, kind in (
+        ("v1", "/api/v1", "secrets", "Secret"),
+        ("apps/v1", "/apis/apps/v1", "deployments", "Deployment"),
+    ):
+        found = {"name": resource, "kind": kind, "namespaced": True, "verbs": ["get", "list"]}
+        api.objects[path] = {"kind": "APIResourceList", "groupVersion": version, "resources": [found]}
+    api.objects["/apis/apps/v1/namespaces/ns/deployments"] = {
+        "kind": "DeploymentList", "apiVersion": "apps/v1", "metadata": {},
+        "items": [{"kind": "Deployment", "apiVersion": "apps/v1", "metadata": there}],
+    }  # fmt: skip
+    monkeypatch.setenv("KUBECONFIG", api.kubeconfig(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    done = template(helm, options=("--dry-run=server",))
+    api.http.shutdown()
+    api.http.server_close()
+    assert (done.returncode != 0) == refused, done.stderr
+    assert ("namespace ns has an operator of release other already" in done.stderr) == refused
+
+
+@pytest.mark.parametrize(
+    ("sets", "told"),
+    [((), True), ((*EXTERNAL, "mlflow.database.bundled=true"), True), (EXTERNAL, False)],
+    ids=["bundled", "external-s3", "external"],
+)
+def test_who_renders_without_the_cluster_is_told_of_generated_passwords(
+    helm: str, tmp_path: Path, sets: tuple[str, ...], told: bool
+) -> None:
+    chart = shutil.copytree(CHART, tmp_path / "chart")
+    (chart / "templates" / "NOTES.txt").rename(chart / "NOTES.txt")
+    (chart / "templates" / "notes.yaml").write_text(
+        'kind: Notes\nmetadata: {name: notes}\ntext: {{ tpl (.Files.Get "NOTES.txt") . | toJson }}\n'
+    )
+    done = template(helm, sets, chart=chart)
+    assert done.returncode == 0, done.stderr
+    notes = one(documents(done.stdout), "Notes", "notes")["text"]
+    assert "Unified Reward 0.1.0 is installed as ur" in notes
+    assert ("Passwords were generated once" in notes) == told

@@ -4,6 +4,9 @@
 {{- if gt (len .Release.Name) 30 -}}
 {{- fail (printf "release name %s is %d characters long: every object's name begins with it. Choose one of at most 30" .Release.Name (len .Release.Name)) -}}
 {{- end -}}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" .Release.Name) -}}
+{{- fail (printf "release name %s cannot begin the name of a Service: choose one of lower-case letters, digits and dashes that starts with a letter" .Release.Name) -}}
+{{- end -}}
 {{- .Release.Name -}}
 {{- end -}}
 
@@ -23,7 +26,8 @@ app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
 helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
 {{- end -}}
 
-{{/* (list $ image ours): registry/repository:tag, or @digest, which wins. ours: the global tag applies. */}}
+{{/* (list $ image ours): registry/repository:tag, or @digest, which wins. ours: the global tag applies, else the chart's version.
+     All parts have the same version; an appVersion is that of what a part packages. */}}
 {{- define "ur.image" -}}
 {{- $root := index . 0 -}}{{- $image := index . 1 -}}{{- $ours := index . 2 -}}
 {{- $global := $root.Values.global.image -}}
@@ -32,7 +36,7 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- printf "%s@%s" $name $image.digest -}}
 {{- else -}}
 {{- $tag := $image.tag -}}
-{{- if and (not $tag) $ours -}}{{- $tag = default $root.Chart.AppVersion $global.tag -}}{{- end -}}
+{{- if and (not $tag) $ours -}}{{- $tag = default $root.Chart.Version $global.tag -}}{{- end -}}
 {{- if eq $tag "latest" -}}
 {{- fail (printf "the tag of image %s is latest, which names no version: set another in global.image.tag or in the image's own tag" $image.repository) -}}
 {{- end -}}
@@ -40,7 +44,6 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- end -}}
 {{- end -}}
 
-{{/* Our images carry one version: that of the umbrella, which subcharts know as their own. */}}
 {{- define "ur.pullSecrets" -}}
 {{- with .Values.global.imagePullSecrets }}
 imagePullSecrets:
@@ -106,15 +109,31 @@ securityContext:
 - {name: AWS_REGION, value: {{ .Values.global.objectStore.region | quote }}}
 {{- end -}}
 
-{{/* Egress to the cluster's DNS. */}}
-{{- define "ur.egressDns" -}}
-- to:
-    - namespaceSelector:
-        matchLabels: {kubernetes.io/metadata.name: {{ .Values.global.networkPolicy.dnsNamespace }}}
-  ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]
+{{/* A list of address blocks: peers of a NetworkPolicy. Of all addresses, those of the link stay closed: the cloud's metadata is one. */}}
+{{- define "ur.addresses" -}}
+{{- $except := dict "0.0.0.0/0" (list "169.254.0.0/16") "::/0" (list "fe80::/10" "fd00:ec2::254/128") -}}
+{{- range . }}
+{{- $block := dict "cidr" . }}
+{{- with index $except . }}{{- $_ := set $block "except" . }}{{- end }}
+- ipBlock: {{ toJson $block }}
+{{- end }}
 {{- end -}}
 
-{{/* Egress to the object store: the bundled MinIO, or the port of an S3 anywhere but at the cloud's metadata address. */}}
+{{/* Egress to the cluster's DNS, in pods or at an address of the node's. */}}
+{{- define "ur.egressDns" -}}
+{{- $policy := .Values.global.networkPolicy -}}
+- to:
+    - namespaceSelector:
+        matchLabels: {kubernetes.io/metadata.name: {{ $policy.dnsNamespace }}}
+    {{- include "ur.addresses" $policy.dnsAddresses | nindent 4 }}
+  ports:
+    {{- range $policy.dnsPorts }}
+    - {port: {{ int . }}, protocol: UDP}
+    - {port: {{ int . }}, protocol: TCP}
+    {{- end }}
+{{- end -}}
+
+{{/* Egress to the object store: the bundled MinIO, or the port of an S3 at the addresses that it may have. */}}
 {{- define "ur.egressStore" -}}
 {{- $store := .Values.global.objectStore -}}
 {{- if $store.bundled -}}
@@ -125,14 +144,38 @@ securityContext:
   ports: [{port: 9000}]
 {{- else -}}
 - to:
-    - ipBlock: {cidr: 0.0.0.0/0, except: [169.254.169.254/32]}
-    - ipBlock: {cidr: "::/0"}
-  ports: [{port: {{ include "ur.storePort" . }}}]
+    {{- include "ur.addresses" $store.cidrs | nindent 4 }}
+  ports: [{port: {{ include "ur.port" $store.endpoint }}}]
 {{- end -}}
 {{- end -}}
 
-{{- define "ur.storePort" -}}
-{{- $endpoint := .Values.global.objectStore.endpoint -}}
-{{- $port := regexFind ":[0-9]+$" (trimSuffix "/" $endpoint) | trimPrefix ":" -}}
-{{- if $port -}}{{- $port -}}{{- else if hasPrefix "http://" $endpoint -}}80{{- else -}}443{{- end -}}
+{{/* Egress to an MLflow of yours; empty where there is none. Of a Service in the cluster a policy sees the port of its pods,
+     which for MLflow is mostly 5000, whatever the Service's is. */}}
+{{- define "ur.egressTracking" -}}
+{{- $uri := .Values.cluster.trackingUri -}}
+{{- if and $uri (ne (trimSuffix "/" $uri) (printf "http://%s-mlflow:5000" (include "ur.name" .))) -}}
+{{- $host := regexReplaceAll ":[0-9]+$" (urlParse $uri).host "" -}}
+{{- $ports := list (include "ur.port" $uri) -}}
+- to:
+    {{- if regexMatch "^[^.]+\\.[^.]+\\.svc(\\.|$)" $host }}
+    - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ index (splitList "." $host) 1 }}}}
+    {{- $ports = append $ports "5000" | uniq }}
+    {{- else if regexMatch "^[A-Za-z0-9-]+$" $host }}
+    - podSelector: {}
+    {{- $ports = append $ports "5000" | uniq }}
+    {{- else }}
+    {{- include "ur.addresses" (list "0.0.0.0/0" "::/0") | nindent 4 }}
+    {{- end }}
+  ports:
+    {{- range $ports }}
+    - {port: {{ . }}}
+    {{- end }}
+{{- end -}}
+{{- end -}}
+
+{{/* The port of an address http(s)://HOST[:PORT][/PATH]; of none, that of AWS. */}}
+{{- define "ur.port" -}}
+{{- $url := urlParse . -}}
+{{- $port := regexFind ":[0-9]+$" $url.host | trimPrefix ":" -}}
+{{- if $port -}}{{- $port -}}{{- else if eq $url.scheme "http" -}}80{{- else -}}443{{- end -}}
 {{- end -}}
