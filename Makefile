@@ -43,6 +43,7 @@ check: $(VENV)/.test ## format, lint, types, import layers, rendered files up to
 	$(BIN)/lint-imports
 	$(BIN)/python -m unified_reward.launch.render_components --check
 	$(BIN)/python -m unified_reward.launch.render_jobs --check
+	$(BIN)/python -m unified_reward.launch.render_docs --check
 	$(BIN)/python -m operators.alignmentrun.crd --check
 
 unit: $(VENV)/.test ## fast tests of logic
@@ -69,6 +70,7 @@ format: $(VENV)/.test ## rewrite the code in the house style
 render: $(VENV)/.test ## write again what is rendered from the config models
 	$(BIN)/python -m unified_reward.launch.render_components
 	$(BIN)/python -m unified_reward.launch.render_jobs
+	$(BIN)/python -m unified_reward.launch.render_docs
 	$(BIN)/python -m operators.alignmentrun.crd
 
 lock: ## choose the newest versions that pyproject.toml allows and pin them

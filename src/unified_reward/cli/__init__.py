@@ -41,6 +41,15 @@ EngineOptions = Annotated[
     list[str] | None,
     typer.Option("--engine-option", metavar="NAME=VALUE", help="argument of vllm.LLM: tensor_parallel_size=2"),
 ]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N")]
+Precision = Annotated[
+    str,
+    typer.Option(
+        metavar="float32|bfloat16",
+        help="numbers it computes in; default bfloat16 on cuda, else float32",
+        show_default=False,
+    ),
+]
 Document = Annotated[Path, typer.Argument(metavar="FILE", help="an AlignmentRun as YAML", show_default=False)]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="metadata.name of the run's document", show_default=False)]
 AnyName = Annotated[str, typer.Argument(metavar="[NAME]", help="of one run; default all", show_default=False)]
@@ -166,11 +175,15 @@ def judge(
     server: Annotated[
         str,
         typer.Option(
-            metavar="URL", help="ask an OpenAI-compatible server instead: http://HOST:PORT/v1", show_default=False
+            metavar="URL",
+            help="ask an OpenAI-compatible server instead: http://HOST:PORT/v1; API key: $UR_SERVER_KEY",
+            show_default=False,
         ),
     ] = "",
     engine: Engine = "transformers",
     engine_option: EngineOptions = None,
+    device: Device = "cpu",
+    precision: Precision = "",
     home: Home = "",
     as_json: Json = False,
 ) -> None:
@@ -180,7 +193,7 @@ def judge(
     code = judge(
         images=image or [], videos=video or [], caption=caption, question=question, answers=answer or [],
         model=model, template=template, read=read, samples=samples, temperature=temperature, server=server, home=home,
-        as_json=as_json, engine=engine, options=engine_option or [],
+        as_json=as_json, engine=engine, options=engine_option or [], device=device, precision=precision,
     )  # fmt: skip
     raise typer.Exit(code)
 
@@ -192,7 +205,8 @@ def serve(
     port: Annotated[int, typer.Option(help="0 = any that is free", min=0, max=65535)] = 8000,
     name: Annotated[str, typer.Option(help="of the model, to clients; default: of the run", show_default=False)] = "",
     template: Annotated[str, typer.Option(help="template pack; default: the judge's own", show_default=False)] = "",
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
+    device: Device = "cpu",
+    precision: Precision = "",
     batch: Annotated[int, typer.Option(help="items judged at once", min=1)] = 128,
     queue: Annotated[int, typer.Option(help="items that may wait; beyond them clients get 429", min=1)] = 2048,
     gather_ms: Annotated[float, typer.Option(help="how long an idle server waits for company", min=0)] = 5.0,
@@ -212,6 +226,7 @@ def serve(
         port,
         template,
         device,
+        precision,
         batch,
         queue,
         gather_ms / 1000,
@@ -265,12 +280,14 @@ def eval_(
     ] = None,
     engine: Engine = "transformers",
     engine_option: EngineOptions = None,
+    device: Device = "cpu",
+    precision: Precision = "",
     home: Home = "",
     as_json: Json = False,
 ) -> None:
     """Score a judge on a public benchmark, as published: from a file of its answers, or by asking it."""
     from unified_reward.cli.evaluating import ModelRequest, evaluate, evaluate_model
-    from unified_reward.cli.judging import read_engine
+    from unified_reward.cli.judging import check_elsewhere, read_engine
     from unified_reward.stages.benchmark import Source
 
     if (verdicts is None) == (not model):
@@ -279,7 +296,8 @@ def eval_(
     if verdicts is not None:
         raise typer.Exit(evaluate(benchmark, verdicts, data, as_json=as_json))
     vllm = read_engine(engine, engine_option or [])
-    asked = ModelRequest(model, votes, temperature, template, home, out, vllm)
+    check_elsewhere(device, precision, vllm=vllm)
+    asked = ModelRequest(model, votes, temperature, template, home, out, vllm, device, precision)
     raise typer.Exit(evaluate_model(benchmark, Source(data, media, items, seed), asked, as_json=as_json))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -28,7 +27,7 @@ UNREAD_SHOWN, UNREAD_CHARACTERS = 3, 100
 class ModelRequest:
     """A judge to ask. votes: samples where the protocol votes. out: where its answers go; "" = the work directory.
 
-    vllm: its arguments, where the judge is run by it.
+    vllm: its arguments, where the judge is run by it; else device and precision ("" = what suits the device) say how.
     """
 
     model: str
@@ -38,6 +37,8 @@ class ModelRequest:
     home: str
     out: Path | None
     vllm: Mapping[str, Any] | None = None
+    device: str = "cpu"
+    precision: str = ""
 
 
 def evaluate(benchmark: str, verdicts: Path, data: Path | None, *, as_json: bool) -> int:
@@ -52,7 +53,6 @@ def evaluate_model(benchmark: str, source: Source, asked: ModelRequest, *, as_js
 
     benchmark = benchmark_name(benchmark)
     home = Home.at(asked.home)
-    say(f"Asking {asked.model} ...")
     folder = home.work / "benchmarks" / benchmark
     report, verdicts = ask_and_score(
         benchmark, source, lambda media: _judges(asked, source.seed, home, media), folder, asked.out
@@ -66,15 +66,14 @@ def _judges(asked: ModelRequest, seed: int, home: Home, media: MediaFolder) -> S
     if asked.votes > 1 and asked.temperature <= 0:
         raise UserError(field="--temperature", value=asked.temperature, why="votes without it are one and the same",
                         fix="Give --temperature 0.2, as VL-RewardBench has it.")  # fmt: skip
-    from unified_reward.cli.judging import judge_directory, vllm_judges
-    from unified_reward.judge.judge import Judge  # brings torch
+    from unified_reward.cli.judging import judge_directory, judge_here, vllm_judges
     from unified_reward.judge.way import Spoken
 
     ways = [Spoken(temperature=asked.temperature, seed=seed + vote) for vote in range(asked.votes)]
     if asked.vllm is not None:
+        say(f"Asking {asked.model} with vLLM ...")
         return vllm_judges(judge_directory(asked.model, home), asked.template, media, ways, asked.vllm)
-    warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, for those who program with them
-    loaded = Judge.load(judge_directory(asked.model, home), media, pack=asked.template)
+    loaded = judge_here(asked.model, home, asked.template, media, asked.device, asked.precision)
     if asked.votes == 1:
         return [loaded]
     return [loaded.spoken(way) for way in ways]

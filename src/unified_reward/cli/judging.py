@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unified_reward.cli.console import command, output, print_json, say
 from unified_reward.config import Stage
@@ -26,6 +26,9 @@ from unified_reward.pipeline.status import RunStatus, read_status
 from unified_reward.stages.context import read_commit, read_pointer
 from unified_reward.store import ObjectStore, open_artifact, open_store
 
+if TYPE_CHECKING:
+    from unified_reward.judge.judge import Judge
+
 PROBABILITIES = "probabilities"
 RUN = "run:"
 DEFAULT_MODEL = "shapes"  # the demo's run; with --server: the only model it has
@@ -36,9 +39,10 @@ UNDECIDED = {"tie": "neither is better", "unparsed": "unreadable"}
 def judge(
     *, images: Sequence[Path], videos: Sequence[Path], caption: str, question: str, answers: Sequence[str], model: str,
     template: str, read: str, samples: int, temperature: float, server: str, home: str, as_json: bool,
-    engine: str = EngineName.TRANSFORMERS, options: Sequence[str] = (),
+    engine: str = EngineName.TRANSFORMERS, options: Sequence[str] = (), device: str = "cpu", precision: str = "",
 ) -> int:  # fmt: skip
     vllm = read_engine(engine, options, server)
+    check_elsewhere(device, precision, server=server, vllm=vllm)
     way = _way(read, samples, temperature, server, vllm is not None)
     asked = read_request(images=images, videos=videos, caption=caption, question=question, answers=answers)
     media = asked.pixels.__getitem__
@@ -52,12 +56,7 @@ def judge(
         say(f"Asking {model} with vLLM ...")
         [verdicts] = vllm_judges(directory, template, media, [way or Spoken()], vllm)
     else:
-        directory = judge_directory(model, Home.at(home))
-        say(f"Asking {model} ...")
-        from unified_reward.judge.judge import Judge  # brings torch
-
-        warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, for those who program with them
-        loaded = Judge.load(directory, media, pack=template)
+        loaded = judge_here(model, Home.at(home), template, media, device, precision)
         verdicts = loaded if way is None else loaded.spoken(way)
     answer = ask(verdicts, asked) | {"judge": server or model, "read": read or ("text" if way else PROBABILITIES)}
     if as_json:
@@ -65,6 +64,29 @@ def judge(
     else:
         _show(answer)
     return 0
+
+
+def judge_here(model: str, home: Home, template: str, media: MediaSource, device: str, precision: str) -> Judge:
+    """A judge run by transformers in this process. Raises UserError before anything is read where `device` is not there."""
+    from unified_reward.judge.judge import Judge  # brings torch
+    from unified_reward.models.place import place
+
+    where, dtype = place(device, precision)
+    directory = judge_directory(model, home)
+    say(f"Asking {model} ...")
+    warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, for those who program with them
+    return Judge.load(directory, media, pack=template, device=where, dtype=dtype)
+
+
+def check_elsewhere(device: str, precision: str, *, server: str = "", vllm: Mapping[str, Any] | None = None) -> None:
+    """--device and --precision are of this process's engine. Raises UserError where another one answers."""
+    if not server and vllm is None:
+        return
+    fix = "Leave it out." if server else "Leave it out, or give --engine-option dtype=float32, say."
+    for option, value, default in (("--device", device, "cpu"), ("--precision", precision, "")):
+        if value != default:
+            why = "a server" if server else "vLLM"
+            raise UserError(field=option, value=value, why=f"{why} says itself where and how it computes", fix=fix)
 
 
 def write_packs_of(file: Path, folder: Path) -> int:

@@ -33,9 +33,11 @@ class Toleration(Model):
     """Of a node's taint, as in a pod."""
 
     key: OptionalKey = Field("", description="empty with Exists: every taint")
-    operator: Literal["Equal", "Exists"] = "Equal"
-    value: LabelValue = ""
-    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
+    operator: Literal["Equal", "Exists"] = Field("Equal", description="Equal asks for value too, Exists for key alone")
+    value: LabelValue = Field("", description="of the taint, with Equal")
+    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = Field(
+        "", description="of the taint; empty = every effect"
+    )
 
 
 class Retries(Model):
@@ -56,7 +58,9 @@ class ClusterSpec(Model):
     node_selector: dict[Key, LabelValue] = Field(
         default_factory=dict, max_length=32, description="labels a node must have"
     )
-    tolerations: list[Toleration] = Field(default_factory=list, max_length=16)
+    tolerations: list[Toleration] = Field(
+        default_factory=list, max_length=16, description="taints of nodes that the pods may run on all the same"
+    )
     env: dict[VariableName, Long] = Field(
         default_factory=dict, max_length=64, description="more environment of the stages"
     )

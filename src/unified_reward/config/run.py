@@ -37,30 +37,39 @@ PROMPT_FIELDS = {PolicyKind.VLM: "vlm_prompts", PolicyKind.DIFFUSION: "image_pro
 class TrackingSpec(Model):
     """Where MLflow is. Without a URI: SQLite and local files beside the store."""
 
-    uri: str = Field("", description="MLflow tracking URI; empty = the embedded SQLite file")
+    uri: str = Field("", description="MLflow tracking URI; empty = a file here, on a cluster the installation's")
     experiment: str = Field("unified-reward", min_length=1, description="MLflow experiment")
 
 
 class Sweep(Model):
     """Repeats of a policy that differ in seed and in the way pairs are made: an ablation in one document."""
 
-    seeds: list[int] = Field(default_factory=lambda: [0], min_length=1, max_length=64)
-    ways: list[PairWay] = Field(default_factory=list, max_length=4, description="empty = the way named under score")
+    seeds: list[int] = Field(
+        default_factory=lambda: [0],
+        min_length=1,
+        max_length=64,
+        description="a repeat for each, in place of the policy's seed",
+    )
+    ways: list[PairWay] = Field(
+        default_factory=list,
+        max_length=4,
+        description="a repeat for each, as score.way; empty = the way named under score",
+    )
 
 
 class PolicySpec(Model):
     """A model to align: what it starts from, and its four stages."""
 
-    name: RunName
-    kind: PolicyKind
+    name: RunName = Field(description="of the policy, in stages, tables and files")
+    kind: PolicyKind = Field(description="vlm answers questions in words, diffusion draws pictures")
     base: str = Field(min_length=1, description="model to start from: builtin:NAME, a directory, or store:PREFIX")
-    seed: int = 0
+    seed: int = Field(0, description="added to spec.seed for this policy's stages")
     group: str = Field("", description="set by a sweep: policies of one group are summed up together")
     generate: GenerateConfig = Field(default_factory=GenerateConfig)
     score: ScoreConfig = Field(default_factory=ScoreConfig)
     dpo_train: DpoTrainConfig = Field(default_factory=DpoTrainConfig)
     policy_eval: PolicyEvalConfig = Field(default_factory=PolicyEvalConfig)
-    sweep: Sweep | None = None
+    sweep: Sweep | None = Field(None, description="repeat the policy under several seeds or ways; empty = once")
 
     @model_validator(mode="after")
     def _check_engine(self) -> Self:
@@ -79,12 +88,16 @@ class RunSpec(Model):
         0, ge=0, description="cluster: seconds after its end at which this resource goes, data stays; 0 = never"
     )
     cluster: ClusterSpec = Field(default_factory=ClusterSpec)
-    store: str = Field("", description="file:///DIR or s3://BUCKET/PREFIX; empty = the embedded directory")
+    store: str = Field(
+        "", description="file:///DIR or s3://BUCKET/PREFIX; empty = the directory here, on a cluster the installation's"
+    )
     tracking: TrackingSpec = Field(default_factory=TrackingSpec)
     import_: ImportConfig = Field(default_factory=ImportConfig, alias="import")
     reward_train: RewardTrainConfig = Field(default_factory=RewardTrainConfig)
     reward_eval: RewardEvalConfig = Field(default_factory=RewardEvalConfig)
-    policies: list[PolicySpec] = Field(default_factory=list, max_length=64)
+    policies: list[PolicySpec] = Field(
+        default_factory=list, max_length=64, description="models to align; empty = the run ends with its judge"
+    )
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
@@ -116,17 +129,21 @@ class RunSpec(Model):
 
 
 class Metadata(Model):
-    name: RunName
-    namespace: str = ""
-    labels: dict[str, str] = Field(default_factory=dict)
-    annotations: dict[str, str] = Field(default_factory=dict)
+    """What the run is called."""
+
+    name: RunName = Field(description="of the run; run again under the same name, it goes on where it was")
+    namespace: str = Field("", description="cluster: where it runs; empty = as the command or the kubeconfig says")
+    labels: dict[str, str] = Field(default_factory=dict, description="cluster: for your own selections; not read here")
+    annotations: dict[str, str] = Field(default_factory=dict, description="cluster: for your own notes; not read here")
 
 
 class AlignmentRun(Model):
     """One run of the whole method, from data to aligned policies."""
 
-    api_version: Literal["unifiedreward.dev/v1alpha1"] = "unifiedreward.dev/v1alpha1"
-    kind: Literal["AlignmentRun"] = "AlignmentRun"
+    api_version: Literal["unifiedreward.dev/v1alpha1"] = Field(
+        "unifiedreward.dev/v1alpha1", description="of this layout of fields"
+    )
+    kind: Literal["AlignmentRun"] = Field("AlignmentRun", description="what the document is")
     metadata: Metadata
     spec: RunSpec = Field(default_factory=RunSpec)
 

@@ -67,6 +67,23 @@ class Trains(StrEnum):
     LORA = "lora"
 
 
+class Loss(StrEnum):
+    """Losses of DPO on answers in words; formulas and sources are in `training/losses.py`."""
+
+    SIGMOID = "sigmoid"
+    ROBUST = "robust"
+    IPO = "ipo"
+    HINGE = "hinge"
+    EXO_PAIR = "exo_pair"
+    NCA_PAIR = "nca_pair"
+    SPPO_HARD = "sppo_hard"
+    APO_ZERO = "apo_zero"
+    APO_DOWN = "apo_down"
+    DISCOPOP = "discopop"
+    SIGMOID_NORM = "sigmoid_norm"
+    SFT = "sft"
+
+
 class PairWay(StrEnum):
     """How candidates become one pair: the paper's two steps, or one of them, or chance (for ablations)."""
 
@@ -209,7 +226,9 @@ class RewardTrainConfig(TrainLoopConfig):
     decay_fraction: float = Field(0.7, ge=0, le=1, description="share of the steps, at the end, that decay linearly")
     base: str = Field("builtin:shapes/vlm", description="start from builtin:NAME, a directory, or store:PREFIX")
     template: str = Field("shapes", description="template pack: shapes, default, or a path to a YAML file")
-    tasks: list[str] = Field(default_factory=list, description="judge tasks to train on; empty = all in the data")
+    tasks: list[str] = Field(
+        default_factory=list, description="judge tasks to train on (image_generation_pair); empty = all in the data"
+    )
 
 
 class RewardEvalConfig(StageConfig):
@@ -278,8 +297,12 @@ class ScoreConfig(StageConfig):
     """Pair ranking, then point sifting (paper, section III.B)."""
 
     way: PairWay = Field(PairWay.PAIR_POINT, description="pair_point (paper), pair_only, point_only or random")
-    min_margin: float = Field(0.0, ge=0, description="keep a pair when chosen score - rejected score exceeds this")
-    max_inconsistency: float = Field(1.0, gt=0, le=1, description="ignore verdicts whose two orders differ by more")
+    min_margin: float = Field(
+        0.0, ge=0, description="keep a pair when chosen - rejected exceeds this, on the judge's scale"
+    )
+    max_inconsistency: float = Field(
+        1.0, gt=0, le=1, description="ignore verdicts whose P(first) differs by more between the orders"
+    )
     max_pairs: int = Field(0, ge=0, description="keep this many pairs, drawn evenly; 0 = all")
     batch: int = unkeyed(128, ge=1, description="queries judged at once")
     shard_prompts: int = unkeyed(100, ge=1, description="prompts per committed shard")
@@ -289,7 +312,7 @@ class DpoTrainConfig(TrainLoopConfig):
     """DPO of the policy on the judge's pairs (paper, eq. 3 for VLMs, eq. 4 for diffusion models)."""
 
     beta: float = Field(0.1, gt=0, description="KL strength: 0.1 for VLMs (paper), 2000-5000 for diffusion models")
-    loss: str = Field("sigmoid", description="VLM: name in the loss table (sigmoid, ipo, hinge, robust, ...)")
+    loss: Loss = Field(Loss.SIGMOID, description=f"VLM: {', '.join(Loss)} (training/losses.py)")
     label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="VLM: share of labels taken to be wrong")
     noise_from: float = Field(
         0.0, ge=0, lt=1, description="diffusion: draw timesteps from this share of the schedule up"

@@ -155,7 +155,7 @@ def reward_train(
         lora_alpha: lora: the update is scaled by alpha / rank
         base: start from builtin:NAME, a directory, or store:PREFIX
         template: template pack: shapes, default, or a path to a YAML file
-        tasks: judge tasks to train on; empty = all in the data (comma-separated)
+        tasks: judge tasks to train on (image_generation_pair); empty = all in the data (comma-separated)
     """
     return component_app("reward-train", locals(), ["judge_records"])
 
@@ -314,8 +314,8 @@ def score(
         gpu: cluster: GPUs of a pod
         memory: cluster: memory of a pod (64Gi); empty = 2Gi for each of its processes
         way: pair_point (paper), pair_only, point_only or random
-        min_margin: keep a pair when chosen score - rejected score exceeds this
-        max_inconsistency: ignore verdicts whose two orders differ by more
+        min_margin: keep a pair when chosen - rejected exceeds this, on the judge's scale
+        max_inconsistency: ignore verdicts whose P(first) differs by more between the orders
         max_pairs: keep this many pairs, drawn evenly; 0 = all
         batch: queries judged at once
         shard_prompts: prompts per committed shard
@@ -413,7 +413,8 @@ def dpo_train(
         lora_rank: lora: rank of the update of each linear layer
         lora_alpha: lora: the update is scaled by alpha / rank
         beta: KL strength: 0.1 for VLMs (paper), 2000-5000 for diffusion models
-        loss: VLM: name in the loss table (sigmoid, ipo, hinge, robust, ...)
+        loss: VLM: sigmoid, robust, ipo, hinge, exo_pair, nca_pair, sppo_hard, apo_zero, apo_down, discopop,
+            sigmoid_norm, sft (training/losses.py)
         label_smoothing: VLM: share of labels taken to be wrong
         noise_from: diffusion: draw timesteps from this share of the schedule up
         noise_levels: diffusion: draw only so many timesteps, evenly spaced (SDXL-Turbo: 4); 0 = all

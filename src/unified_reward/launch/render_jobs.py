@@ -8,15 +8,20 @@ They are those of jobs/examples/shapes.yaml, for an installation of the release 
 from __future__ import annotations
 
 import argparse
+import enum
+import inspect
+import shlex
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from unified_reward.config import STAGE_CONFIGS, ClusterDefaults, Placement, Stage, load_document, placement
 from unified_reward.config.graph import Node, build_graph
-from unified_reward.launch.appdef import component_name, node_app
+from unified_reward.launch import components
+from unified_reward.launch.appdef import EMBEDDED_POLICIES, component_name, node_app
 from unified_reward.launch.plan import job_plan
 from unified_reward.launch.pytorchjob import JobIdentity, job_name, pytorch_job
 
@@ -29,7 +34,10 @@ Rendered from {example} by `python -m unified_reward.launch.render_jobs`; do not
     kubectl apply -n NAMESPACE -f jobs/stages/{file}
 
 Needs an installation named ur (helm install ur charts/unified-reward) in that namespace, and {needs}.
-The same by TorchX: torchx run -s pytorchjob -cfg namespace=NAMESPACE ur.{component}
+The same stage by TorchX:
+
+{torchx}
+
 A further attempt goes on from the last checkpoint: delete the job and apply it again."""
 
 
@@ -73,7 +81,7 @@ def _file(node: Node, run: str, place: Placement) -> str:
     needs = ", ".join(sorted(node.needs))
     summary = (STAGE_CONFIGS[node.stage].__doc__ or "").strip().splitlines()[0]
     head = HEAD.format(
-        summary=summary, example="jobs/examples/shapes.yaml", file=f"{node.stage}.yaml", component=component_name(node.stage),
+        summary=summary, example="jobs/examples/shapes.yaml", file=f"{node.stage}.yaml", torchx=_torchx(node, run),
         needs=f"what these stages of the run have left in the store: {needs}" if needs else "nothing else",
     )  # fmt: skip
     lines = [
@@ -81,6 +89,31 @@ def _file(node: Node, run: str, place: Placement) -> str:
     ]
     comment = "\n".join(f"# {line}".rstrip() for line in lines)
     return f"{comment}\n{yaml.safe_dump(job, sort_keys=False, width=132, allow_unicode=True)}"
+
+
+def _torchx(node: Node, run: str) -> str:
+    """The command line of the stage, with what its component does not have as a default."""
+    component = component_name(node.stage)
+    defaults = inspect.signature(getattr(components, component)).parameters
+    values = {"run": run, "seed": node.seed, **node.config.model_dump()}
+    if (policy := node.policy) is not None:
+        values["policy"] = policy.name
+        if EMBEDDED_POLICIES.get(policy.name) != (policy.kind.value, policy.base):
+            values |= {"policy_kind": policy.kind, "policy_base": policy.base}
+    words = {name: _word(value) for name, value in values.items()}
+    options = [f"--{name} {shlex.quote(word)}" for name, word in words.items() if word != _word(defaults[name].default)]
+    command = f"torchx run -s pytorchjob -cfg namespace=NAMESPACE ur.{component}"
+    lines = textwrap.wrap(" ".join(options), 120, break_on_hyphens=False, break_long_words=False)
+    return " \\\n".join(f"    {line}" for line in [command, *(f"    {line}" for line in lines)])
+
+
+def _word(value: Any) -> str:
+    """A value as a component takes it on its command line."""
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value.value if isinstance(value, enum.Enum) else value)
 
 
 if __name__ == "__main__":

@@ -18,9 +18,10 @@ from torch import nn
 from unified_reward.errors import UserError
 from unified_reward.models.diffusion_latents import DENOISERS, SD3, SDXL, load_latents
 from unified_reward.models.diffusion_pixels import CLASS_NAME, DENOISER, load_pixels
-from unified_reward.models.diffusion_policy import ImagePolicy, Pixels, PromptEmbeddings, inference_dtype
+from unified_reward.models.diffusion_policy import ImagePolicy, Pixels, PromptEmbeddings
+from unified_reward.models.place import inference_dtype
 
-__all__ = ["ImagePolicy", "Pixels", "PromptEmbeddings", "inference_dtype", "load_image_policy", "save_image_policy"]
+__all__ = ["ImagePolicy", "Pixels", "PromptEmbeddings", "load_image_policy", "save_image_policy"]
 
 INDEX = "model_index.json"
 KINDS = {CLASS_NAME: ("transformer", DENOISER), **DENOISERS}  # pipeline -> its denoiser: part and class

@@ -128,8 +128,3 @@ class ImagePolicy(ABC):
 
     @abstractmethod
     def _forward(self, denoiser: nn.Module, noisy: Tensor, times: Tensor, prompts: PromptEmbeddings) -> Tensor: ...
-
-
-def inference_dtype(device: torch.device | str) -> torch.dtype:
-    """What models that are not trained compute in: bfloat16 on a GPU, float32 on a CPU."""
-    return torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32

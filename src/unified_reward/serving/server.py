@@ -7,12 +7,12 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 import uvicorn
 
 from unified_reward.data.media import MediaLimits
 from unified_reward.errors import UserError
 from unified_reward.judge.judge import Judge
+from unified_reward.models.place import place
 from unified_reward.serving.app import SECONDS, SIZES, Service, make_app
 from unified_reward.serving.batcher import Batcher
 from unified_reward.serving.media import MediaGate
@@ -22,13 +22,17 @@ from unified_reward.serving.work import Shown, Worker
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """batch: items of one batch. queue: items that may wait. gather: seconds an idle server waits for company."""
+    """precision: float32, bfloat16, or "" for what suits the device.
+
+    batch: items of one batch. queue: items that may wait. gather: seconds an idle server waits for company.
+    """
 
     name: str
     host: str = "127.0.0.1"
     port: int = 8000
     template: str = ""
     device: str = "cpu"
+    precision: str = ""
     batch: int = 128
     queue: int = 2048
     gather: float = 0.005
@@ -40,7 +44,8 @@ class ServeOptions:
 
 def make_service(directory: Path, options: ServeOptions) -> Service:
     shown, metrics = Shown(), Metrics()
-    judge = Judge.load(directory, shown, pack=options.template, batch=options.batch, device=options.device)
+    device, dtype = place(options.device, options.precision)
+    judge = Judge.load(directory, shown, pack=options.template, batch=options.batch, device=device, dtype=dtype)
 
     def observe(kind: str, items: int, seconds: float) -> None:
         metrics.observe("batch_items", "Items of a batch", items, SIZES, kind=kind)
@@ -69,11 +74,7 @@ def serve(directory: Path, options: ServeOptions) -> None:
 
 
 def _check(options: ServeOptions) -> None:
-    try:
-        torch.empty(0, device=options.device)
-    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without this kind
-        raise UserError(field="--device", value=options.device, why=f"torch cannot use it ({str(error).splitlines()[0]})",
-                        fix="Use cpu, or cuda where there is a GPU and torch is its CUDA build.") from error  # fmt: skip
+    place(options.device, options.precision)
     for prefix in options.fetch:
         if not prefix.startswith(("http://", "https://")):
             raise UserError(field="--fetch", value=prefix, why="only addresses of http and https are fetched",

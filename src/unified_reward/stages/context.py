@@ -84,7 +84,7 @@ class StageContext:
     @property
     def dtype(self) -> torch.dtype:
         """What models that are not trained compute in where this process stands: bfloat16 on a GPU, float32 on a CPU."""
-        from unified_reward.models.diffusion_policy import inference_dtype
+        from unified_reward.models.place import inference_dtype
 
         return inference_dtype(self.dist.device)
 

@@ -42,6 +42,13 @@ def test_a_mistake_is_one_line_with_field_value_and_way_out(override: str, messa
     assert str(caught.value) == message
 
 
+def test_a_loss_of_no_such_name_is_refused_with_the_names_there_are() -> None:
+    with pytest.raises(
+        UserError, match=r"spec\.policies\.0\.dpoTrain\.loss is sigmod: .*'sigmoid', 'robust', .* or 'sft'"
+    ):
+        parse_document(SHAPES, name="shapes.yaml", overrides=["spec.policies.0.dpoTrain.loss=sigmod"])
+
+
 def test_a_missing_file_and_broken_yaml_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"FILE is .*none\.yaml: it cannot be read"):
         load_document(tmp_path / "none.yaml")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from unified_reward.config.stages import Loss
 from unified_reward.errors import UserError
 from unified_reward.training.losses import LOSSES, SMOOTHED, PairLogProbs, dpo_loss
 
@@ -91,7 +92,7 @@ CASES = [(name, e) for name in LOSSES for e in smoothing_of(name)]
 
 
 def test_the_table_is_covered() -> None:
-    assert set(FORMULAS) == set(LOSSES)
+    assert set(FORMULAS) == set(LOSSES) == set(Loss)
 
 
 @pytest.mark.parametrize(("name", "smoothing"), CASES)
