@@ -390,3 +390,11 @@ def test_who_renders_without_the_cluster_is_told_of_generated_passwords(
     notes = one(documents(done.stdout), "Notes", "notes")["text"]
     assert "Unified Reward 0.1.0 is installed as ur" in notes
     assert ("Passwords were generated once" in notes) == told
+
+
+@pytest.mark.parametrize("migrate", [True, False])
+def test_who_brings_mlflows_database_up_to_date(render: Render, migrate: bool) -> None:
+    pod = one(render(f"mlflow.database.migrate={str(migrate).lower()}"), "Deployment", "ur-mlflow")["spec"]["template"]
+    prepare = pod["spec"]["initContainers"][0]
+    compile(prepare["args"][0], "prepare_database.py", "exec")
+    assert {"name": "UR_MIGRATE", "value": str(migrate).lower()} in prepare["env"]
