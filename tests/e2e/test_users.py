@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from .conftest import Cluster
+from .conftest import REGISTRY, TAG, Cluster
 from .documents import judge_only
 
 PERSON = "ada"
@@ -53,10 +53,9 @@ def test_a_run_from_its_document_to_its_summary(environment: dict[str, str], tmp
 def test_a_job_with_local_edits(environment: dict[str, str], tmp_path: Path) -> None:
     torchx = [sys.executable, "-m", "torchx.cli.main"]
     (tmp_path / "edit.py").write_text("print('an edit of ada')\n")
-    out = told(
-        environment, *torchx, "run", "-s", "pytorchjob", "-cfg", "workspace=true", "--wait", "--log", "utils.python", "--script",
-        "edit.py", cwd=tmp_path,
-    )  # fmt: skip
+    cfg = f"workspace=true,image={REGISTRY}/ur-trainer:{TAG}"
+    words = ["run", "-s", "pytorchjob", "-cfg", cfg, "--wait", "--log", "utils.python", "--script", "edit.py"]
+    out = told(environment, *torchx, *words, cwd=tmp_path)
     assert "an edit of ada" in out
     handle = next(line for line in out.splitlines() if line.startswith("pytorchjob://"))
     assert "SUCCEEDED" in told(environment, *torchx, "status", handle)
