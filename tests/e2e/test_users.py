@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from .conftest import REGISTRY, TAG, Cluster
+from .conftest import Cluster
 from .documents import judge_only
+from .test_torchx import IMPORT
 
 PERSON = "ada"
 FORBIDDEN = [
@@ -52,9 +53,8 @@ def test_a_run_from_its_document_to_its_summary(environment: dict[str, str], tmp
 
 def test_a_job_with_local_edits(environment: dict[str, str], tmp_path: Path) -> None:
     torchx = [sys.executable, "-m", "torchx.cli.main"]
-    (tmp_path / "edit.py").write_text("print('an edit of ada')\n")
-    cfg = f"workspace=true,image={REGISTRY}/ur-trainer:{TAG}"
-    words = ["run", "-s", "pytorchjob", "-cfg", cfg, "--wait", "--log", "utils.python", "--script", "edit.py"]
+    (tmp_path / "sitecustomize.py").write_text("print('an edit of ada', flush=True)\n")  # every Python imports it
+    words = ["run", "-s", "pytorchjob", "-cfg", "workspace=true", "--wait", "--log", *IMPORT]
     out = told(environment, *torchx, *words, cwd=tmp_path)
     assert "an edit of ada" in out
     handle = next(line for line in out.splitlines() if line.startswith("pytorchjob://"))

@@ -50,7 +50,9 @@ def test_every_requirement_is_pinned_and_hashed(lock: Path) -> None:
 def test_versions_are_those_of_the_runtime(lock: Path) -> None:
     runtime = _versions(ROOT / "requirements/runtime.txt")
     if lock.stem == "mlflow":
-        assert int(_versions(lock)["urllib3"].partition(".")[0]) >= 2  # MLflow's webhooks need it; TorchX keeps ours below
+        assert (
+            int(_versions(lock)["urllib3"].partition(".")[0]) >= 2
+        )  # MLflow's webhooks need it; TorchX keeps ours below
         del runtime["urllib3"]
     differ = {name: (pin, runtime[name]) for name, pin in _versions(lock).items() if runtime.get(name, pin) != pin}
     assert not differ, f"run `make lock`: {differ}"
