@@ -17,6 +17,7 @@ from unified_reward.errors import UserError
 from unified_reward.store.errors import translate
 
 RETRY_SECONDS = 180.0  # a server's restart takes about a minute; obstore advises to stay below five minutes
+READ_TIMEOUT = "60s"
 ENDPOINT_VARIABLES = ("UR_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 _memories: dict[str, Any] = {}
 
@@ -114,7 +115,7 @@ def _s3(url: str, retry_seconds: float, access: S3Access) -> Backend:
         config["access_key_id"] = _variable("AWS_ACCESS_KEY_ID", url)
         config["secret_access_key"] = _variable("AWS_SECRET_ACCESS_KEY", url)
     # A stalled server is noticed by the read timeout, so that the whole of a large transfer needs no limit of its own.
-    options = {"allow_http": True, "timeout": "6h", "connect_timeout": "5s", "read_timeout": "60s"}
+    options = {"allow_http": True, "timeout": "6h", "connect_timeout": "5s", "read_timeout": READ_TIMEOUT}
     retry = {"max_retries": 1000, "retry_timeout": timedelta(seconds=retry_seconds),
              "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=5), "base": 2}}  # fmt: skip
     try:

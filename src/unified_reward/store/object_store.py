@@ -189,11 +189,22 @@ class ObjectStore:
 
     def delete(self, key: str) -> None:
         """Remove the object; nothing happens when there is none."""
-        try:
-            with translated(self.url, key, writing=True):
-                self._client.delete(_checked(key))
-        except NotFound:
-            return
+        deadline, pause = time.monotonic() + self.retry_seconds, 0.1
+        while True:
+            try:
+                with translated(self.url, key, writing=True):
+                    self._client.delete(_checked(key))
+            except NotFound:
+                return
+            except Unreachable:
+                # The client does not ask again when an answer is lost, since it takes a delete for something that may not
+                # be done twice. Nobody minds a second one.
+                if time.monotonic() + pause > deadline:
+                    raise
+            else:
+                return
+            time.sleep(pause)
+            pause = min(2 * pause, 5.0)
 
     def check_writable(self) -> None:
         """Write and remove a small object, so that a store that refuses shows at once. Raises UserError."""

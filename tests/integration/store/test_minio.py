@@ -7,7 +7,7 @@ import pickle
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from unified_reward.errors import UserError
-from unified_reward.store import NotFound, ObjectStore, S3Access, open_store
+from unified_reward.store import NotFound, ObjectStore, S3Access, backends, open_store
 
 MEBIBYTE = 1024 * 1024
 BUCKET = "unified-reward"
@@ -123,11 +123,12 @@ class LossyProxy:
     """Passes connections on to the server; when told to, it drops answers after the server has given them.
 
     drops: how many answers to drop. request: only those to requests that begin with this and name an upload.
+    silent: the connection stays open then, as that of a server whose machine is gone.
     """
 
     def __init__(self, port: int) -> None:
         self.target = port
-        self.drops, self.dropped, self.request = 0, 0, b""
+        self.drops, self.dropped, self.request, self.silent = 0, 0, b"", False
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self.listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -156,6 +157,8 @@ class LossyProxy:
             while data := server.recv(65536):
                 if self.drops > 0 and meant.is_set():
                     self.drops, self.dropped = self.drops - 1, self.dropped + 1
+                    if self.silent:
+                        continue
                     break
                 client.sendall(data)
         _hang_up(client)
@@ -185,6 +188,31 @@ def test_a_conditional_put_whose_answer_is_lost_still_knows_who_won(proxy: Lossy
     proxy.drops = drops
     assert not store.put_if_absent("theirs", b"same bytes")
     assert proxy.dropped == 2 * drops
+
+
+VERBS: dict[str, Callable[[ObjectStore], object]] = {
+    "put": lambda store: store.put("new", b"bytes"),
+    "put_if_absent": lambda store: store.put_if_absent("other", b"bytes"),
+    "get": lambda store: store.get("there"),
+    "get_range": lambda store: store.get_range("there", 0, 2),
+    "exists": lambda store: store.exists("there"),
+    "list": lambda store: store.list(),
+    "delete": lambda store: store.delete("there"),
+}
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["hangs up", "is silent"])
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_survives_answers_that_do_not_come(
+    proxy: LossyProxy, s3_url: str, monkeypatch: pytest.MonkeyPatch, verb: str, silent: bool
+) -> None:
+    monkeypatch.setattr(backends, "READ_TIMEOUT", "1s")
+    store = open_store(s3_url)
+    store.put("there", b"bytes")
+    proxy.drops, proxy.silent = 2, silent
+    VERBS[verb](store)
+    assert proxy.dropped == 2
+    assert store.exists("there") is (verb != "delete")
 
 
 @pytest.mark.parametrize("request_", [b"PUT", b"POST"], ids=["of its parts", "of its completion"])
