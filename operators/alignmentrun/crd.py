@@ -5,7 +5,6 @@ Structural, with defaults; every string, list and map is bounded, so that the AP
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,13 @@ from pydantic.alias_generators import to_camel
 
 from unified_reward.config import RunSpec, forms
 from unified_reward.config.run import PROMPT_FIELDS, SHAPES, PolicyKind
+from unified_reward.launch.rendered import render_file
 from unified_reward.pipeline.resource import GROUP, KIND, PLURAL, SHORT, VERSION, ResourceStatus
 
 FILE = Path(__file__).parents[2] / "charts/unified-reward/charts/operator/files/alignmentruns.unifiedreward.dev.yaml"
 HEAD = "# Rendered from the config models by `python -m operators.alignmentrun.crd`; do not edit.\n"
 Schema = dict[str, Any]
-LONGEST_TEXT, MOST_ITEMS, MOST_KEYS, LONGEST_NAME = 2048, 64, 64, 40
+LONGEST_TEXT, MOST_ITEMS, MOST_KEYS = 2048, 64, 64
 MUTABLE = ("suspend", "cancel", "ttlSecondsAfterFinished")
 COLUMNS = [
     ("Phase", "string", ".status.phase", 0),
@@ -68,16 +68,7 @@ def render() -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Render the definition of AlignmentRun.")
-    parser.add_argument("--check", action="store_true", help="only say whether the file is up to date")
-    if not parser.parse_args().check:
-        FILE.parent.mkdir(parents=True, exist_ok=True)
-        FILE.write_text(render(), encoding="utf-8")
-        return 0
-    if FILE.is_file() and FILE.read_text(encoding="utf-8") == render():
-        return 0
-    print(f"{FILE.name} is stale. Run: python -m operators.alignmentrun.crd", file=sys.stderr)
-    return 1
+    return render_file("Render the definition of AlignmentRun.", FILE, render(), "operators.alignmentrun.crd")
 
 
 def _root() -> Schema:
@@ -110,8 +101,8 @@ def _root() -> Schema:
         },
         "x-kubernetes-validations": [
             {
-                "rule": f"size(self.metadata.name) <= {LONGEST_NAME}",
-                "message": f"metadata.name is longer than {LONGEST_NAME}: names of pods would be too long",
+                "rule": f"size(self.metadata.name) <= {forms.RUN_NAME.longest}",
+                "message": f"metadata.name is longer than {forms.RUN_NAME.longest}: names of pods would be too long",
             }
         ],
     }

@@ -7,7 +7,6 @@ TorchX reads a component's source: annotations must be plain names, and the docs
 
 from __future__ import annotations
 
-import argparse
 import enum
 import sys
 import textwrap
@@ -19,6 +18,7 @@ from pydantic.fields import FieldInfo
 from unified_reward.config import STAGE_CONFIGS, AlignmentRun, Grader, PolicyKind, Stage
 from unified_reward.config.graph import build_graph
 from unified_reward.launch.appdef import component_name
+from unified_reward.launch.rendered import render_file
 
 FILE = Path(__file__).with_name("components.py")
 HEAD = '''"""The TorchX components: `torchx run -s local_cwd ur.<stage> --help`. Rendered from the config models; do not edit.
@@ -53,16 +53,12 @@ def render() -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Render the TorchX components from the config models.")
-    parser.add_argument("--check", action="store_true", help="only say whether the file is up to date")
-    source = render()
-    if not parser.parse_args().check:
-        FILE.write_text(source, encoding="utf-8")
-        return 0
-    if FILE.exists() and FILE.read_text(encoding="utf-8") == source:
-        return 0
-    print(f"{FILE.name} is stale. Run: python -m unified_reward.launch.render_components", file=sys.stderr)
-    return 1
+    return render_file(
+        "Render the TorchX components from the config models.",
+        FILE,
+        render(),
+        "unified_reward.launch.render_components",
+    )
 
 
 def _function(stage: Stage) -> str:

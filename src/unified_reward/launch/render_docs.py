@@ -5,7 +5,6 @@ python -m unified_reward.launch.render_docs [--check]
 
 from __future__ import annotations
 
-import argparse
 import enum
 import inspect
 import sys
@@ -20,6 +19,7 @@ from pydantic_core import PydanticUndefined
 
 from unified_reward.config import AlignmentRun, StageConfig, TrainLoopConfig
 from unified_reward.config.forms import Form
+from unified_reward.launch.rendered import render_file
 
 FILE = Path(__file__).parents[3] / "docs" / "document.md"
 EXAMPLE = """\
@@ -84,16 +84,9 @@ def render() -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Render the page of the document from the config models.")
-    parser.add_argument("--check", action="store_true", help="only say whether the file is up to date")
-    page = render()
-    if not parser.parse_args().check:
-        FILE.write_text(page, encoding="utf-8")
-        return 0
-    if FILE.exists() and FILE.read_text(encoding="utf-8") == page:
-        return 0
-    print(f"docs/{FILE.name} is stale. Run: python -m unified_reward.launch.render_docs", file=sys.stderr)
-    return 1
+    return render_file(
+        "Render the page of the document from the config models.", FILE, render(), "unified_reward.launch.render_docs"
+    )
 
 
 def _models(model: type[BaseModel], path: str) -> dict[str, type[BaseModel]]:
