@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from unified_reward.config.forms import OBJECT
 from unified_reward.errors import UserError
 
 Resource = dict[str, Any]
@@ -257,7 +258,7 @@ def connect(context: str = "", namespace: str = "", *, retry_seconds: float = RE
 
 def is_name(text: str) -> bool:
     """Whether an object can have this name; what cannot would lead to another path."""
-    return re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", text) is not None
+    return OBJECT.fits(text)
 
 
 def jobs_path(namespace: str, name: str = "") -> str:
